@@ -1,0 +1,1 @@
+"""Conventional recommenders: one model a file."""

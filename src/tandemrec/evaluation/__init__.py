@@ -1,0 +1,1 @@
+"""Metrics and how a recommender is judged."""

@@ -1,0 +1,1 @@
+"""Language models: building, prompting, fine-tuning, generation and grounding."""

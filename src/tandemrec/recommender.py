@@ -1,0 +1,179 @@
+"""The contracts through which language models, conventional models, evaluation and serving meet.
+
+A `Recommender` answers `rank`; a `Scorer` also answers `scores` for the whole catalogue and gets `rank` for free.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from tandemrec.data.examples import Examples, ItemArray
+
+if TYPE_CHECKING:
+    import torch
+
+    from tandemrec.data.split import Split
+
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+
+NO_ITEM = -1
+"""Fills a `Ranking` row that has fewer than K candidates."""
+
+BLOCK_SCORES = 8_000_000
+"""Scores held at once when a block of examples is scored: 32 MB in float32."""
+
+
+class Config(BaseModel):
+    """Base of every config: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """K best items of B examples, best first: `items` (B, K) int32 with -1 where there is none, `scores` (B, K)."""
+
+    items: ItemArray
+    scores: FloatArray
+
+
+class FitReport(BaseModel):
+    """What training did: its length, its curve and which epoch was kept."""
+
+    seconds: float = 0.0
+    epochs: int = 0
+    best_epoch: int | None = None
+    best_value: float | None = None
+    curve: list[dict[str, float]] = Field(default_factory=list)
+    notes: dict[str, Any] = Field(default_factory=dict)
+
+
+class Recommender(ABC):
+    """Something that learns from a `Split` and ranks the catalogue for histories."""
+
+    needs_training_examples: ClassVar[bool] = False
+    """True for models that learn from `split.train` (prompts) rather than from `split.sequences` (whole histories)."""
+
+    @abstractmethod
+    def fit(self, split: Split, *, seed: int = 0, workspace: Path | None = None) -> FitReport:
+        """Learn from the training part; the validation part may choose the epoch; the test part is never looked at.
+
+        Args:
+            split: the data.
+            seed: of everything random.
+            workspace: a directory for checkpoints; a second call with the same arguments continues from them.
+        """
+
+    @abstractmethod
+    def rank(
+        self, examples: Examples, k: int, *, exclude_seen: bool = True, candidates: BoolArray | None = None
+    ) -> Ranking:
+        """The K best items of every example, without the items in `examples.seen` if `exclude_seen`.
+
+        Args:
+            examples: B questions.
+            k: length of the list.
+            exclude_seen: leave out what the user has met.
+            candidates: (I,) which items may be recommended; None: all.
+        """
+
+    @abstractmethod
+    def save(self, directory: Path) -> None:
+        """Write everything `load` needs into `directory` (created; JSON, safetensors, PEFT folders; never pickle)."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, directory: Path) -> Self:
+        """Read what `save` wrote."""
+
+
+class Scorer(Recommender):
+    """A recommender that scores every item of the catalogue."""
+
+    user_vectors: torch.Tensor | None = None
+    """(U, D) where the model has one vector a known user."""
+
+    item_vectors: torch.Tensor | None = None
+    """(I, D) where the model has one vector an item."""
+
+    @abstractmethod
+    def scores(self, examples: Examples) -> torch.Tensor:
+        """Float32 scores (B, I) on the model's device; higher is better. Callers pass blocks, see `score_blocks`."""
+
+    def rank(
+        self, examples: Examples, k: int, *, exclude_seen: bool = True, candidates: BoolArray | None = None
+    ) -> Ranking:
+        """Top K by score; of equal scores the lower item id comes first."""
+        import torch
+
+        items, values = [], []
+        for block, scores in score_blocks(self, examples):
+            masked = mask_scores(scores, block, exclude_seen=exclude_seen, candidates=candidates)
+            best = _stable_topk(masked, min(k, masked.shape[1]))
+            value = masked.gather(1, best)
+            best = torch.where(torch.isneginf(value), torch.full_like(best, NO_ITEM), best)
+            short = k - best.shape[1]
+            if short:
+                best = torch.nn.functional.pad(best, (0, short), value=NO_ITEM)
+                value = torch.nn.functional.pad(value, (0, short), value=-torch.inf)
+            items.append(best.cpu().numpy().astype(np.int32))
+            values.append(value.cpu().numpy())
+        if not items:
+            return Ranking(np.empty((0, k), np.int32), np.empty((0, k), np.float32))
+        return Ranking(np.concatenate(items), np.concatenate(values))
+
+
+def score_blocks(scorer: Scorer, examples: Examples) -> Iterator[tuple[Examples, torch.Tensor]]:
+    """Scores block by block, so that at most about `BLOCK_SCORES` of them exist at once.
+
+    The first block has one example: it tells the size of the catalogue.
+    """
+    if not len(examples):
+        return
+    first = examples.take(slice(0, 1))
+    scores = scorer.scores(first)
+    yield first, scores
+    size = max(1, BLOCK_SCORES // max(1, scores.shape[1]))
+    for block in examples.take(slice(1, None)).blocks(size):
+        yield block, scorer.scores(block)
+
+
+def mask_scores(
+    scores: torch.Tensor, examples: Examples, *, exclude_seen: bool, candidates: BoolArray | None
+) -> torch.Tensor:
+    """A copy of `scores` (B, I) with −∞ at items that may not be recommended (0 is no mask: scores may be negative)."""
+    import torch
+
+    masked = scores.clone()
+    if exclude_seen:
+        rows = torch.from_numpy(examples.seen.rows()).to(scores.device)
+        seen = torch.from_numpy(examples.seen.flat().astype(np.int64)).to(scores.device)
+        masked[rows, seen] = -torch.inf
+    if candidates is not None:
+        masked[:, torch.from_numpy(~candidates).to(scores.device)] = -torch.inf
+    return masked
+
+
+def _stable_topk(scores: torch.Tensor, k: int) -> torch.Tensor:
+    """Indices of the K largest, ties by index: `topk` alone promises no order among equal scores."""
+    import torch
+
+    value, index = torch.topk(scores, k, dim=1)
+    tied_at_end = (scores == value[:, -1:]).sum(1) > (value == value[:, -1:]).sum(1)
+    if bool(tied_at_end.any()):
+        redo = torch.argsort(scores[tied_at_end], dim=1, descending=True, stable=True)[:, :k]
+        index[tied_at_end] = redo
+        value[tied_at_end] = scores[tied_at_end].gather(1, redo)
+    by_index = torch.argsort(index, dim=1, stable=True)
+    index, value = index.gather(1, by_index), value.gather(1, by_index)
+    by_value = torch.argsort(value, dim=1, descending=True, stable=True)
+    return index.gather(1, by_value)
