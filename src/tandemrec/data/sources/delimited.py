@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,14 @@ def header_names(path: Path, dialect: Dialect = Dialect()) -> list[str]:
     return _header(path, read_bytes(path, dialect.encoding), dialect)
 
 
+def line_of_row(path: Path, row: int, dialect: Dialect = Dialect()) -> int:
+    """Number of the line on which row `row` (from 0) of a file that has been read begins; for messages."""
+    rows = _fields(io.StringIO(read_bytes(path, dialect.encoding).decode(), newline=""), dialect)
+    for _ in range(row if dialect.header else row + 1):
+        next(rows)
+    return int(rows.line_num) + 1
+
+
 _END = "end of row"
 
 
@@ -115,8 +124,9 @@ def _read(data: bytes, width: int, wanted: dict[int, Column], dialect: Dialect) 
     if len(separator) > 1:
         data, separator = data.replace(separator.encode(), _UNIT_SEPARATOR.encode()), _UNIT_SEPARATOR
     if dialect.escape and dialect.quote:
-        doubled = (dialect.quote * 2).encode()
-        data = data.replace((dialect.escape + dialect.quote).encode(), doubled)
+        quote = dialect.quote.encode()
+        escaped = re.compile(re.escape(dialect.escape.encode()) + rb"(.)", re.DOTALL)
+        data = escaped.sub(lambda match: quote * 2 if match[1] == quote else match[1], data)
     # Numbers with a text for null cannot be read as numbers at once.
     typed = {p: pl.String if c.null_text else c.dtype for p, c in wanted.items()}
     frame = pl.read_csv(
@@ -132,6 +142,8 @@ def _read(data: bytes, width: int, wanted: dict[int, Column], dialect: Dialect) 
         values = pl.col(f"column_{position + 1}")
         if column.null_text:
             values = values.replace(column.null_text, None).cast(column.dtype)
+        if column.nullable and column.dtype == pl.String:
+            values = pl.when(values != "").then(values)
         picked.append(values.alias(column.name))
     return frame.select(*picked, pl.col(f"column_{width}").alias(_END))
 
