@@ -62,7 +62,7 @@ class Ragged:
 
     def flat(self) -> ItemArray:
         """All entries, row after row; shape (sum of lengths,)."""
-        return self.values[self._positions()]
+        return self.values[self.positions()]
 
     def padded(self, width: int, pad: int, side: Literal["left", "right"] = "left") -> ItemArray:
         """The last `width` entries of every row as a (B, width) array, `pad` added at `side`."""
@@ -78,7 +78,8 @@ class Ragged:
         """The same rows over an array of their own: cheap to pickle, save or send."""
         return Ragged.from_lengths(self.flat(), self.lengths)
 
-    def _positions(self) -> IntArray:
+    def positions(self) -> IntArray:
+        """Places in `values` of every entry of `flat()`."""
         lengths = self.lengths
         first = np.cumsum(lengths) - lengths
         positions: IntArray = np.arange(int(lengths.sum())) + np.repeat(self.starts - first, lengths)
