@@ -19,6 +19,9 @@ from tandemrec.data.sources.files import line_blocks
 from tandemrec.errors import InputError
 
 _TEXTS = pl.List(pl.String)
+_NESTED = r"^(?:\x00|[\[{](?:[\[\]{}\"0-9-]|null|true|false))"
+"""Beginning of a text that polars may have made of a nested value or of a lone surrogate."""
+
 _LONGEST_LITERAL = 1 << 22
 """A longer line is not tried as a Python literal: its parser needs a hundred times the text's memory."""
 
@@ -118,10 +121,10 @@ def _suspicious(column: Column, values: pl.Series) -> bool:
     """Whether polars may have read something else than the careful reader would: nested values come as JSON text."""
     if column.dtype == _TEXTS:
         texts = values.explode()
-        return bool(texts.str.contains(r"^[\[{]").any())
+        return bool(texts.str.contains(_NESTED).any())
     if column.breaches(values):
         return True
-    return column.dtype == pl.String and bool(values.str.contains(r"^[\[{\x00]").any())
+    return column.dtype == pl.String and bool(values.str.contains(_NESTED).any())
 
 
 def _objects(path: Path, first: int, block: bytes, loose: bool) -> Iterator[tuple[int, dict[str, Any]]]:
