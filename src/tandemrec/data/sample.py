@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -61,8 +62,17 @@ def generate(seed: int = SEED) -> tuple[pl.DataFrame, pl.DataFrame]:
     return interactions.cast(small), catalogue.frame  # type: ignore[arg-type]
 
 
+def write(directory: Path, seed: int = SEED) -> None:
+    """Generate and write `interactions.parquet` and `items.parquet`, as committed."""
+    directory.mkdir(parents=True, exist_ok=True)
+    interactions, items = generate(seed)
+    interactions = interactions.cast({"user_id": pl.Int32, "item_id": pl.Int32, "rating": pl.Float32})
+    interactions.write_parquet(directory / "interactions.parquet", compression="zstd")
+    items.write_parquet(directory / "items.parquet", compression="zstd")
+
+
 def load_sample() -> Dataset:
-    """The committed sample: about 1,000 users, 500 items and 17,000 events, all of them invented."""
+    """The committed sample: 1,000 users, 500 items and 16,276 events, all of them invented."""
     folder = resources.files("tandemrec.data") / "sample"
     frames = []
     for name in ("interactions", "items"):
