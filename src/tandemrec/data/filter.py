@@ -16,8 +16,8 @@ from tandemrec.errors import InputError
 from tandemrec.recommender import Config
 
 _ENTITY = r"&(?:#[0-9]+|#[xX][0-9a-fA-F]+|[A-Za-z][A-Za-z0-9]*);"
-_TAG = r"</?[A-Za-z][^<>]*(?:>|$)"
-"""A tag, or the beginning of one that the source cut off at its end."""
+_TAG = r"</?[A-Za-z][^<>]*>|<[A-Za-z][A-Za-z0-9]*\s+[A-Za-z-]+\s*=[^<>]*$"
+"""A tag, or the beginning of one, attribute and all, that the source cut off at its end."""
 
 
 class CleaningConfig(Config):
