@@ -143,7 +143,7 @@ class Amazon(Source):
             brand=pl.coalesce(_present("brand"), _present("store")),
             categories=pl.coalesce("category", "categories"),
             main_category=pl.coalesce(_present("main_category"), _present("main_cat")),
-            description=_present(pl.col("description").list.join(" ")),
+            description=_present(pl.col("description").list.unique(maintain_order=True).list.join(" ")),
             price=price.cast(pl.Float64, strict=False),
         )
         items = items.with_columns(title=pl.coalesce(_title_from(name) for name in self.title_from))

@@ -136,10 +136,10 @@ def shorten(found: Any) -> str:
 
 
 def _flatten(value: Any) -> list[str] | None:
-    """Texts of a list, a list of lists or a single text, without empty and repeated ones; null stays null."""
+    """Texts of a list or a single text, without empty ones; of a list of lists every text once. Null stays null."""
     if value is None:
         return None
-    texts: dict[str, None] = {}
+    texts: list[str] = []
     pending = [value]
     while pending:
         part = pending.pop()
@@ -150,8 +150,9 @@ def _flatten(value: Any) -> list[str] | None:
             if not _encodable(text):
                 raise BadValueError("a text without lone surrogates")
             if text:
-                texts[text] = None
-    return list(texts)
+                texts.append(text)
+    nested = isinstance(value, list | tuple) and any(isinstance(part, list | tuple) for part in value)
+    return list(dict.fromkeys(texts)) if nested else texts
 
 
 def _encodable(text: str) -> bool:

@@ -29,8 +29,8 @@ _LONGEST_LITERAL = 1 << 22
 def read_json_lines(path: Path, columns: Sequence[Column], *, loose: bool = False) -> pl.DataFrame:
     """The columns of a file of one object a line, in file order; empty lines are skipped.
 
-    Numbers may be written as text. A list column takes lists, nested lists (flattened, without empty and repeated
-    texts) and single texts.
+    Numbers may be written as text. A list column takes lists, lists of lists (flattened, every text once) and single
+    texts; empty texts are left out.
 
     Args:
         path: plain or `.gz`; read in blocks, so that only the wanted columns are ever held whole.
@@ -108,10 +108,10 @@ def _read_block(path: Path, line: int, block: bytes, columns: Sequence[Column], 
 
 
 def _tidied(column: Column) -> pl.Expr:
-    """What the careful reader makes of a value that polars has read: without empty and repeated texts."""
+    """What the careful reader makes of a value that polars has read: without empty texts."""
     values = pl.col(column.found_as)
     if column.dtype == _TEXTS:
-        values = values.list.eval(pl.element().filter(pl.element() != "")).list.unique(maintain_order=True)
+        values = values.list.eval(pl.element().filter(pl.element() != ""))
     elif column.dtype == pl.String and column.nullable:
         values = pl.when(values != "").then(values)
     return values.alias(column.name)
