@@ -78,8 +78,10 @@ class Split:
         """Read what `save` wrote.
 
         Raises:
-            InputError: if the split was made from other data, or its tables do not fit together.
+            InputError: if the split is not whole, was made from other data, or its tables do not fit together.
         """
+        if not (directory / "split.json").exists():
+            raise InputError(f"{directory} holds no split: split.json, which is written last, is missing")
         meta = json.loads((directory / "split.json").read_text(encoding="utf-8"))
         if meta["dataset"] != dataset.fingerprint:
             raise InputError(f"{directory} is a split of other data than '{dataset.name}'")
@@ -169,7 +171,8 @@ def _leave_one_out(dataset: Dataset, config: LeaveOneOut) -> tuple[Split, IntArr
         _examples(items, times, judged, starts[judged], known[judged], stops[judged] - 1, stops[judged]),
         f"leave-one-out, validation item {'in' if config.test_history == 'all' else 'not in'} the test history"
         + ("" if config.short_users == "train" else ", users with one or two interactions judged too")
-        + ("" if config.order_seed is None else f", arbitrary order of seed {config.order_seed}"),
+        + ("" if config.order_seed is None else f", arbitrary order of seed {config.order_seed}")
+        + _windows_text(config),
     )
     return split, times
 
@@ -238,7 +241,8 @@ def _per_user(dataset: Dataset, config: TimePerUser | GivenColumn) -> tuple[Spli
         test = _examples(items, times, judged, *(x[judged] for x in (start, known, valid_stop, stop)))
         fed = "in" if config.test_history == "all" else "not in"
         targets = f"all items of a part are targets, validation items {fed} the test history"
-    return Split(dataset, sequences, train, valid, test, f"{label}, {targets}"), times
+    windows = f", training example: {config.train_examples} position of a user" + _windows_text(config)
+    return Split(dataset, sequences, train, valid, test, f"{label}, {targets}{windows}"), times
 
 
 def _positions(sequences: Ragged, times: IntArray, config: LeaveOneOut | TimePerUser | GivenColumn) -> Examples:
@@ -250,6 +254,10 @@ def _positions(sequences: Ragged, times: IntArray, config: LeaveOneOut | TimePer
     target = (sequences.starts + skip - first)[users] + np.arange(len(users))
     examples = _examples(sequences.values, times, users, sequences.starts[users], target, target, target + 1)
     return examples if config.history is None else replace(examples, history=examples.history.tail(config.history))
+
+
+def _windows_text(config: LeaveOneOut | TimePerUser | GivenColumn) -> str:
+    return "" if config.history is None else f", training histories of up to {config.history} items"
 
 
 def _examples(
