@@ -153,7 +153,7 @@ def test_amazon_2014_ratings_only(tmp_path: Path) -> None:
 
 META_2018 = (
     '{"category": ["Gift &amp; Cards"], "description": ["One. Two.", "", "One. Two."], "title": "<span class=\\"a\\"", '
-    '"brand": "Amazon", "rank": [], "main_cat": "Gift Cards", "price": "$1,025.00", "asin": "B01", "details": {"a": 1}}\n'
+    '"brand": "Amazon", "rank": [], "main_cat": "Gift Cards", "price": "$1,025.00", "asin": "B01", "x": {"a": 1}}\n'
     '{"category": [], "description": [], "title": "Card", "brand": "", "price": ".a-box{color}", "asin": "B02"}\n'
     '{"category": [], "description": [], "title": "Card, later", "brand": "", "asin": "B02"}\n'
 )
@@ -161,7 +161,7 @@ META_2018 = (
 
 def test_amazon_2018(tmp_path: Path) -> None:
     reviews = (
-        '{"overall": 5.0, "vote": "2", "verified": true, "reviewTime": "12 19, 2008", "reviewerID": "A1", "asin": "B01", '
+        '{"overall": 5.0, "vote": "2", "reviewTime": "12 19, 2008", "reviewerID": "A1", "asin": "B01", '
         '"style": {"Gift Amount:": " 50"}, "reviewText": "t", "unixReviewTime": 1229644800}\n\n'
         '{"overall": 1.0, "reviewerID": "A1", "asin": "B02", "unixReviewTime": 1229644800}\n'
     )

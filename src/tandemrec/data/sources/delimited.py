@@ -19,7 +19,7 @@ from tandemrec.errors import InputError
 Encoding = Literal["utf-8", "iso-8859-1"]
 
 _UNIT_SEPARATOR = "\x1f"
-POLARS_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError, OverflowError)
+POLARS_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError, OverflowError, OSError)
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ def read_bytes(path: Path, encoding: str = "utf-8") -> bytes:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     if not data.strip(b"\r\n"):
         raise InputError(f"{path} is empty")
+    _refuse_compressed(path, data)
     if encoding != "utf-8":
         return data.decode(encoding).encode()
     return data.removeprefix(b"\xef\xbb\xbf")
@@ -70,6 +71,7 @@ def line_blocks(path: Path, size: int = BLOCK_BYTES) -> Iterator[tuple[int, byte
     with _reading(path), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         while block := file.read(size):
             if empty:
+                _refuse_compressed(path, block)
                 block = block.removeprefix(b"\xef\xbb\xbf")
             empty = False
             whole, newline, tail = block.rpartition(b"\n")
@@ -82,6 +84,10 @@ def line_blocks(path: Path, size: int = BLOCK_BYTES) -> Iterator[tuple[int, byte
         raise InputError(f"{path} is empty")
     if rest:
         yield line, rest
+
+
+_COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\x78\x01", b"\x78\x9c", b"\x78\xda")
+"""First bytes of gzip, Zstandard and zlib, which polars would unpack by itself, though not in blocks."""
 
 
 class _reading:  # noqa: N801
@@ -102,6 +108,12 @@ class _reading:  # noqa: N801
             raise InputError(f"there is no file {self.path}") from None
         if isinstance(error, OSError):
             raise InputError(f"{self.path} cannot be read: {error.strerror or error}") from None
+
+
+def _refuse_compressed(path: Path, data: bytes) -> None:
+    if data.startswith(_COMPRESSED):
+        twice = "twice" if path.suffix == ".gz" else "although its name does not end in .gz"
+        raise InputError(f"{path} is compressed {twice}, expected text or gzip-compressed text under a name with .gz")
 
 
 def _listing(folder: Path) -> str:

@@ -157,5 +157,5 @@ def _kind(path: Path) -> Kind:
 def _read_parquet(path: Path) -> pl.DataFrame:
     try:
         return pl.read_parquet(path)
-    except (*POLARS_ERRORS, OSError) as error:
+    except POLARS_ERRORS as error:
         raise InputError(f"{path} is no intact Parquet file: {(str(error).splitlines() or [''])[0]}") from None
