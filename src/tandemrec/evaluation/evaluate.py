@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal, Self
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import polars as pl
 from pydantic import Field, field_validator, model_validator
 
-from tandemrec.data.examples import Examples
+from tandemrec.data.examples import Examples, IntArray, Ragged
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
 from tandemrec.evaluation.metrics import FloatArray, ranking_metrics
-from tandemrec.recommender import BoolArray, Config, Recommender, Scorer, mask_scores, score_blocks
+from tandemrec.recommender import BoolArray, Config, Ranking, Recommender, Scorer, mask_scores, score_blocks
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class EvaluationConfig(Config):
@@ -29,13 +32,15 @@ class EvaluationConfig(Config):
     """Which part judges."""
 
     exclude_seen: bool = True
-    """Leave out what the user has met before, except the target itself where the user meets it again."""
+    """Leave out what the user has met before, as a service would. A target the user meets again is then unreachable:
+    to leave only the target in would tell the system which of the seen items comes back."""
 
     candidates: Literal["all", "train"] = "all"
     """`train`: only items with a training interaction may be recommended."""
 
     unreachable: Literal["miss", "skip"] = "miss"
-    """Targets that are no candidates count as missed, or are left out of the mean."""
+    """Targets that may not be recommended (no candidates, or seen and excluded) count as missed, or are left out of the
+    mean. Targets that a system could have recommended and did not are missed either way."""
 
     @field_validator("cutoffs")
     @classmethod
@@ -64,12 +69,17 @@ class Evaluation:
     """Metrics of one system.
 
     Attributes:
-        per_example: one row an example: example, user (original id), rank (of its best target), and every metric.
+        per_example: one row an example: example, user (original id), rank (of its best target, 0-based, +∞ where it was
+            not ranked), and every metric.
         config: how they were measured.
+        targets: different targets of all examples of the part.
+        unreachable: how many of them could not be recommended.
     """
 
     per_example: pl.DataFrame
     config: EvaluationConfig
+    targets: int
+    unreachable: int
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
@@ -83,34 +93,35 @@ class Evaluation:
         return out
 
     def summary(self) -> dict[str, Any]:
-        """JSON-able: metrics, number of examples, part, protocol."""
+        """JSON-able: metrics, part, number of examples, targets and unreachable targets, protocol."""
         facts = {"part": self.config.part, "n": self.per_example.height, "protocol": self.config.protocol()}
-        return {"metrics": self.metrics, **facts}
+        return {"metrics": self.metrics, **facts, "targets": self.targets, "unreachable": self.unreachable}
 
 
 def evaluate(recommender: Recommender, split: Split, config: EvaluationConfig | None = None) -> Evaluation:
-    """Judge a recommender on a part of a split.
+    """Judge a recommender on a part of a split. Several equal targets of one example count as one.
 
     Raises:
         InputError: if no example of the part can be judged.
     """
     config = config or EvaluationConfig()
-    examples: Examples = getattr(split, config.part)
     candidates = split.item_counts > 0 if config.candidates == "train" else None
+    examples = _different_targets(getattr(split, config.part))
+    reachable = _reachable(examples, config.exclude_seen, candidates)
+    targets, lost = len(reachable), int((~reachable).sum())
+    if config.unreachable == "skip":
+        lengths = np.bincount(examples.target.rows()[reachable], minlength=len(examples))
+        examples = replace(examples, target=Ragged.from_lengths(examples.target.flat()[reachable], lengths))
+        reachable = reachable[reachable]
     rows = np.flatnonzero(examples.target.lengths > 0)
-    if candidates is not None and config.unreachable == "skip":
-        reachable = np.zeros(len(examples), bool)
-        np.logical_or.at(reachable, examples.target.rows(), candidates[examples.target.flat()])
-        rows = rows[reachable[rows]]
     if not len(rows):
         raise InputError(f"the {config.part} part has no example that can be judged")
     judged = examples.take(rows)
-    ranks = target_ranks(recommender, judged, config.exclude_seen, candidates, max(config.cutoffs))
+    ranks = target_ranks(
+        recommender, judged, exclude_seen=config.exclude_seen, candidates=candidates, depth=max(config.cutoffs)
+    )
+    ranks = np.where(reachable, ranks, np.inf)
     offsets = np.concatenate([[0], np.cumsum(judged.target.lengths)])
-    if candidates is not None and config.unreachable == "skip":
-        kept = candidates[judged.target.flat()]
-        offsets = np.concatenate([[0], np.cumsum(np.bincount(judged.target.rows()[kept], minlength=len(rows)))])
-        ranks = ranks[kept]
     frame = pl.DataFrame(
         {
             "example": rows,
@@ -119,32 +130,43 @@ def evaluate(recommender: Recommender, split: Split, config: EvaluationConfig | 
             **ranking_metrics(ranks, offsets, config.cutoffs),
         }
     )
-    return Evaluation(frame, config)
+    if config.headline not in frame.columns:  # Recall, which is HR where every example has one target.
+        frame = frame.with_columns(pl.col(config.headline.replace("recall", "hr")).alias(config.headline))
+    return Evaluation(frame, config, targets, lost)
 
 
-def validation_figures(scorer: Scorer, examples: Examples, k: int = 10) -> dict[str, float]:
-    """What training watches: NDCG@k, by which the epoch is chosen, and HR@k; all items, seen ones excluded."""
-    ranks = target_ranks(scorer, examples, exclude_seen=True, candidates=None, depth=k)
-    offsets = np.concatenate([[0], np.cumsum(examples.target.lengths)])
-    metrics = ranking_metrics(ranks, offsets, (k,))
-    return {name: float(metrics[name].mean()) for name in (f"ndcg@{k}", f"hr@{k}")}
+def validation_figures(recommender: Recommender, examples: Examples) -> dict[str, float]:
+    """Mean NDCG@10 and HR@10 over all items, seen ones excluded: what training chooses its epoch by."""
+    examples = _different_targets(examples)
+    ranks = target_ranks(recommender, examples, exclude_seen=True, candidates=None, depth=10)
+    metrics = ranking_metrics(ranks, np.concatenate([[0], np.cumsum(examples.target.lengths)]), (10,))
+    return {name: float(metrics[name].mean()) for name in ("ndcg@10", "hr@10")}
 
 
 def target_ranks(
-    recommender: Recommender, examples: Examples, exclude_seen: bool, candidates: BoolArray | None, depth: int
+    recommender: Recommender, examples: Examples, *, exclude_seen: bool, candidates: BoolArray | None, depth: int
 ) -> FloatArray:
-    """Ranks of all targets, example after example (see `metrics`); +∞ for a target that is no candidate.
+    """Ranks of all targets, example after example (see `metrics`); +∞ for a target that may not be recommended.
 
     A `Scorer` is asked for all scores, block by block on its own device. Any other recommender is asked for a list of
     `depth` items; a target beyond it has rank +∞.
+
+    Raises:
+        ValueError: if a score is not a number, which would compare as neither above nor below and look like a hit.
     """
     if isinstance(recommender, Scorer):
         return _counted_ranks(recommender, examples, exclude_seen, candidates)
     ranking = recommender.rank(examples, depth, exclude_seen=exclude_seen, candidates=candidates)
-    rows, targets = examples.target.rows(), examples.target.flat()
-    hit = ranking.items[rows] == targets[:, None]
+    if np.isnan(ranking.scores).any():
+        raise ValueError(f"{type(recommender).__name__} gave scores that are not numbers")
+    return _listed_ranks(ranking, examples.target)
+
+
+def _listed_ranks(ranking: Ranking, targets: Ragged) -> FloatArray:
+    rows = targets.rows()
+    hit = ranking.items[rows] == targets.flat()[:, None]
     scores = ranking.scores[rows]
-    own = np.where(hit, scores, -np.inf).max(1, keepdims=True)
+    own = np.where(hit, scores, -np.inf).max(1, keepdims=True, initial=-np.inf)
     above, equal = (scores > own).sum(1), (scores == own).sum(1)
     return np.where(hit.any(1), above + (equal - 1) / 2, np.inf)
 
@@ -154,31 +176,51 @@ def _counted_ranks(scorer: Scorer, examples: Examples, exclude_seen: bool, candi
 
     found = []
     for block, scores in score_blocks(scorer, examples):
-        rows = torch.from_numpy(block.target.rows()).to(scores.device)
-        targets = torch.from_numpy(block.target.flat().astype(np.int64)).to(scores.device)
-        own = scores[rows, targets]
+        if bool(torch.isnan(scores).any()):
+            raise ValueError(f"{type(scorer).__name__} gave scores that are not numbers")
         masked = mask_scores(scores, block, exclude_seen=exclude_seen, candidates=candidates)
-        # A target the user meets again is among the seen items; it competes all the same.
-        masked[rows, targets] = own
+        rows = torch.from_numpy(block.target.rows()).to(scores.device)
+        own = masked[rows, torch.from_numpy(block.target.flat().astype(np.int64)).to(scores.device)]
         above, equal = _count(masked, rows, own)
-        rank = above + (equal - 1) / 2
-        if candidates is not None:
-            reachable = torch.from_numpy(candidates).to(scores.device)[targets]
-            rank = torch.where(reachable, rank, torch.inf)
+        rank = torch.where(torch.isneginf(own), torch.inf, above + (equal - 1) / 2)
         found.append(rank.double().cpu().numpy())
-    return np.concatenate(found)
+    return np.concatenate(found) if found else np.empty(0)
 
 
-def _count(scores: Any, rows: Any, own: Any) -> tuple[Any, Any]:
+def _count(scores: Tensor, rows: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
     """Items above and at each target's score, in slices, so that many targets a row do not copy the scores often."""
     import torch
 
-    step = max(1, scores.shape[0])
-    pieces = [
-        (
-            (scores[rows[at : at + step]] > own[at : at + step, None]).sum(1),
-            (scores[rows[at : at + step]] == own[at : at + step, None]).sum(1),
-        )
-        for at in range(0, len(rows), step)
-    ]
-    return torch.cat([above for above, _ in pieces]), torch.cat([equal for _, equal in pieces])
+    step = len(scores)
+    above, equal = [], []
+    for at in range(0, len(rows), step):
+        mine, rival = own[at : at + step, None], scores[rows[at : at + step]]
+        above.append((rival > mine).sum(1))
+        equal.append((rival == mine).sum(1))
+    return torch.cat(above), torch.cat(equal)
+
+
+def _different_targets(examples: Examples) -> Examples:
+    """Of equal targets of one example only the first."""
+    rows = examples.target.rows()
+    _, first = np.unique(_pairs(examples.target), return_index=True)
+    if len(first) == len(rows):
+        return examples
+    first.sort()
+    lengths = np.bincount(rows[first], minlength=len(examples))
+    return replace(examples, target=Ragged.from_lengths(examples.target.flat()[first], lengths))
+
+
+def _reachable(examples: Examples, exclude_seen: bool, candidates: BoolArray | None) -> BoolArray:
+    """Which of all targets, example after example, may be recommended at all."""
+    targets = examples.target.flat()
+    reachable = np.ones(len(targets), bool) if candidates is None else candidates[targets]
+    if exclude_seen:
+        reachable &= ~np.isin(_pairs(examples.target), _pairs(examples.seen))
+    return reachable
+
+
+def _pairs(rows: Ragged) -> IntArray:
+    """One number for every (row, item)."""
+    pairs: IntArray = rows.rows() << 32 | rows.flat()
+    return pairs
