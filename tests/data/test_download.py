@@ -277,7 +277,7 @@ def test_server_errors_and_no_server(server: Server, tmp_path: Path) -> None:
         get(server, tmp_path)
     with pytest.raises(InputError, match="the server cannot be reached"):
         download(source(), tmp_path, base_url="http://127.0.0.1:9", timeout=5)
-    with pytest.raises(InputError, match="cannot download 'nonsense/toy.zip'"):
+    with pytest.raises(InputError, match=r"cannot download 'nonsense/toy.zip'"):
         download(source(), tmp_path, base_url="nonsense")
 
 
