@@ -8,12 +8,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from tandemrec.data.examples import Examples, ItemArray
 
@@ -36,6 +38,26 @@ class Config(BaseModel):
     """Base of every config: frozen, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def check(self) -> None:
+        """Refuse what is known to fail before any work starts, such as a missing folder; most configs have nothing.
+
+        Raises:
+            InputError: naming what is missing.
+        """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_unknown_keys(cls, data: Any) -> Any:
+        """Refuse unknown keys with the known ones in the message, which pydantic's own message lacks."""
+        if isinstance(data, dict):
+            known = list(cls.model_fields)
+            for key in data:
+                if key not in known:
+                    near = get_close_matches(str(key), known, 1)
+                    hint = f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(known)}"
+                    raise PydanticCustomError("unknown_key", "unknown key '{key}'; {hint}", {"key": key, "hint": hint})
+        return data
 
 
 @dataclass(frozen=True)
@@ -130,6 +152,23 @@ class Scorer(Recommender):
         if not items:
             return Ranking(np.empty((0, k), np.int32), np.empty((0, k), np.float32))
         return Ranking(np.concatenate(items), np.concatenate(values))
+
+
+class TextRecommender(Scorer):
+    """A scorer that answers in words first; the words are then grounded to items."""
+
+    @abstractmethod
+    def complete(self, examples: Examples, *, workspace: Path | None = None) -> list[str]:
+        """The generated text of every example, remembered: `scores` of the same examples generates nothing again.
+
+        Args:
+            examples: B questions.
+            workspace: where finished chunks are kept, so that a killed generation continues.
+        """
+
+    @abstractmethod
+    def is_title(self, text: str) -> bool:
+        """Whether a generated text is exactly a title of the catalogue."""
 
 
 def score_blocks(scorer: Scorer, examples: Examples) -> Iterator[tuple[Examples, torch.Tensor]]:

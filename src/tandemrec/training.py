@@ -64,8 +64,10 @@ class TrainingConfig(Config):
 class Task(Protocol[BatchT]):
     """What the loop trains. All randomness of `steps` must come from its arguments, so that resuming repeats it."""
 
-    module: nn.Module
-    """Its trainable parameters are optimised; its trainable state is what checkpoints and `best` hold."""
+    @property
+    def module(self) -> nn.Module:
+        """Its trainable parameters are optimised; its trainable state is what checkpoints and `best` hold."""
+        ...
 
     def steps(self, epoch: int) -> Sequence[Sequence[BatchT]]:
         """Optimiser steps of an epoch (numbered from 0), each a list of micro-batches whose gradients add up."""
@@ -150,6 +152,14 @@ def learning_rate_factor(config: TrainingConfig, step: int, total_steps: int) ->
         return 1.0
     done = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
     return 1.0 - done if config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+
+
+def default_device() -> torch.device:
+    """`$TANDEMREC_DEVICE`, else the first CUDA device, else the CPU."""
+    named = os.environ.get("TANDEMREC_DEVICE")
+    if named:
+        return torch.device(named)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def show_progress() -> bool:

@@ -1,0 +1,229 @@
+"""`tandem`: verbs only. Heavy imports happen inside the commands, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from tandemrec import __version__
+from tandemrec.errors import InputError
+
+if TYPE_CHECKING:
+    from tandemrec.experiment.store import StageEvent
+
+app = typer.Typer(
+    name="tandem",
+    help="Turn interaction logs with item texts into recommenders, and see whether a language model earns its cost.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+recipes_app = typer.Typer(help="Recipes that ship with the package.", no_args_is_help=True)
+data_app = typer.Typer(help="Data sets: known sources, downloads, cleaning and splits.", no_args_is_help=True)
+llm_app = typer.Typer(help="Language models.", no_args_is_help=True)
+app.add_typer(recipes_app, name="recipes")
+app.add_typer(data_app, name="data")
+app.add_typer(llm_app, name="llm")
+
+console = Console()
+
+RecipeArgument = Annotated[str, typer.Argument(help="Path of a YAML file, or the name of a bundled recipe.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a key of the recipe: a.b=c (repeatable).", metavar="KEY=VALUE"),
+]
+StoreOption = Annotated[
+    Path | None, typer.Option(help="Artifact store; default $TANDEMREC_STORE or the cache directory.")
+]
+RunArgument = Annotated[Path, typer.Argument(help="Directory of a finished run.")]
+
+
+def main() -> None:
+    """Entry point: bad input ends with one sentence and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Options of the bare command."""
+    if version:
+        console.print(f"tandemrec {__version__}")
+        raise typer.Exit
+
+
+@app.command("run")
+def run_recipe(
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+    out: Annotated[Path | None, typer.Option(help="Output directory; default runs/NAME.")] = None,
+    store: StoreOption = None,
+) -> None:
+    """Run a recipe: data, split, models, leaderboard. Run again, it continues where it stopped."""
+    from tandemrec.experiment.recipe import load_recipe
+    from tandemrec.experiment.run import run
+
+    finished = run(load_recipe(recipe, set_ or ()), out, store=store, listen=_tell)
+    _show(finished.results)
+    console.print(
+        f"\nWritten to {finished.path}: results.json, report.md, per_user.parquet, run_card.json, recipe.yaml"
+    )
+
+
+@app.command()
+def evaluate(
+    run: RunArgument,
+    set_: SetOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Judge the systems of a finished run again, with other settings (`--set cutoffs=[1,50]`); nothing is trained."""
+    from tandemrec.experiment.run import Run, judge_again
+
+    _show(judge_again(Run.open(run), set_ or (), store=store, listen=_tell))
+
+
+@app.command()
+def recommend(
+    run: RunArgument,
+    user: Annotated[str, typer.Option(help="Original id of the user.")],
+    k: Annotated[int, typer.Option(min=1, help="Length of the list.")] = 10,
+    system: Annotated[str | None, typer.Option(help="Name on the leaderboard; default: its first row.")] = None,
+) -> None:
+    """Recommend to a user of a finished run: the user's history, then titles and scores."""
+    from tandemrec.experiment.run import Run
+    from tandemrec.report.recommendation import recommendation_table
+
+    history, ranking = Run.open(run).recommend(user, k, system)
+    console.print(recommendation_table(user, history, ranking))
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed, which devices are seen, where data and models are looked for, and what is missing."""
+    from tandemrec.doctor import diagnose
+
+    console.print(diagnose())
+
+
+@recipes_app.command("list")
+def recipes_list() -> None:
+    """Names of the bundled recipes, each with its first line."""
+    from tandemrec.experiment.bundled import read_recipe, recipe_names
+
+    for name in recipe_names():
+        console.print(f"{name:24}{read_recipe(name).splitlines()[0].lstrip('# ')}", highlight=False, markup=False)
+
+
+@recipes_app.command("show")
+def recipes_show(name: str) -> None:
+    """Print a bundled recipe."""
+    from tandemrec.experiment.bundled import read_recipe
+
+    typer.echo(read_recipe(name))
+
+
+@recipes_app.command("copy")
+def recipes_copy(name: str, to: Annotated[Path, typer.Argument(help="File to write; must not exist.")]) -> None:
+    """Copy a bundled recipe to start one's own from."""
+    from tandemrec.experiment.bundled import read_recipe
+
+    text = read_recipe(name)
+    try:
+        with to.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise InputError(f"{to} exists already; nothing was written") from None
+    except OSError as error:
+        raise InputError(f"{to} cannot be written: {error.strerror}") from None
+
+
+@data_app.command("list")
+def data_list() -> None:
+    """Known public sources, their licence, and which of them are here."""
+    from tandemrec.report.known_data import known_table
+
+    console.print(known_table())
+
+
+@data_app.command("get")
+def data_get(
+    name: str, to: Annotated[Path | None, typer.Option(help="Folder; default $TANDEMREC_DATA.")] = None
+) -> None:
+    """Download a known public source: resumable, checksum verified, licence shown."""
+    from tandemrec.data.download import download
+    from tandemrec.data.known import known_source
+    from tandemrec.data.locations import data_root
+
+    source = known_source(name)
+    console.print(f"{source.title}. {source.licence}", markup=False)
+    console.print(f"Ready in {download(source, to or data_root())}", markup=False)
+
+
+@data_app.command("show")
+def data_show(recipe: RecipeArgument, set_: SetOption = None, store: StoreOption = None) -> None:
+    """What a recipe's data are: counts, what cleaning dropped and why, the split and its leak check."""
+    from tandemrec.experiment.recipe import load_recipe
+    from tandemrec.experiment.run import prepare
+    from tandemrec.report.data_tables import data_tables
+
+    for table in data_tables(*prepare(load_recipe(recipe, set_ or ()), store=store, listen=_tell)):
+        console.print(table)
+
+
+@data_app.command("export")
+def data_export(
+    recipe: RecipeArgument,
+    to: Annotated[Path, typer.Argument(help="Folder for NAME.inter, NAME.item and NAME.user.")],
+    set_: SetOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Write a recipe's cleaned data as RecBole atomic files."""
+    from tandemrec.data.sources.recbole import write_atomic
+    from tandemrec.experiment.recipe import load_recipe
+    from tandemrec.experiment.run import prepare
+
+    split, _ = prepare(load_recipe(recipe, set_ or ()), store=store, listen=_tell)
+    write_atomic(split.dataset, to)
+    console.print(f"Written to {to}")
+
+
+@llm_app.command("build")
+def llm_build(
+    recipe: RecipeArgument,
+    to: Annotated[Path, typer.Argument(help="Folder for the finished model; must not exist.")],
+    text: Annotated[list[Path] | None, typer.Option(help="Further text files (.txt, .jsonl, .gz; repeatable).")] = None,
+    millions: Annotated[float | None, typer.Option(help="Size in millions of parameters, about 1 to 60.")] = None,
+    set_: SetOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Train a small Llama with its own tokenizer on the texts of a recipe's catalogue and further text files."""
+    from tandemrec.experiment.build_llm import build_llm
+    from tandemrec.experiment.recipe import load_recipe
+
+    report = build_llm(load_recipe(recipe, set_ or ()), to, texts=text or [], millions=millions, store=store)
+    console.print(f"{to}: {report.epochs} epochs in {report.seconds:.0f} s, best validation {report.best_value}")
+
+
+def _tell(event: StageEvent) -> None:
+    verb = {"made": "[green]made[/green]", "found": "[cyan]found[/cyan]", "damaged": "[red]damaged[/red]"}[event.what]
+    seconds = f" {event.seconds:8.1f} s" if event.what == "made" else " " * 11
+    console.print(f"{verb:>22}{seconds}  {event.stage}", highlight=False)
+    if event.detail:
+        console.print(event.detail, markup=False, soft_wrap=True)
+
+
+def _show(results: dict[str, Any]) -> None:
+    from tandemrec.report.leaderboard import terminal_table
+    from tandemrec.report.outputs import output_tables
+
+    for table in output_tables(results):
+        console.print(table)
+    console.print(terminal_table(results))
+    console.print(results["evaluation"]["protocol"], markup=False)

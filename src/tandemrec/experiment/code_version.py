@@ -1,0 +1,37 @@
+"""The code a stage runs, as a hash: a changed formula rebuilds what it made, a changed comment does not."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+@cache
+def code_version(*rooms: str) -> str:
+    """Hash of the syntax trees, docstrings aside, of the named files and folders of the package.
+
+    Args:
+        rooms: paths relative to the package, such as `training.py` or `llm`.
+    """
+    digest = hashlib.sha256()
+    for room in rooms:
+        place = PACKAGE / room
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                    node.body = [statement for statement in node.body if not _is_docstring(statement)]
+            digest.update(f"{path.relative_to(PACKAGE)}\n{ast.dump(tree)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _is_docstring(statement: ast.stmt) -> bool:
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )

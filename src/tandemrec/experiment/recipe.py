@@ -1,0 +1,160 @@
+"""The recipe: one YAML file, validated into one typed tree before any work starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+
+from tandemrec.data.filter import CleaningConfig
+from tandemrec.data.protocols import SplitConfig
+from tandemrec.data.sources import SourceConfig
+from tandemrec.errors import InputError
+from tandemrec.evaluation.evaluate import EvaluationConfig
+from tandemrec.experiment.bundled import read_recipe
+from tandemrec.experiment.models import ModelConfig
+from tandemrec.recommender import Config
+
+
+class Recipe(Config):
+    """One experiment: data, split, systems, judgement."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Short name; also the name of the default output directory."""
+
+    description: str = ""
+    """What the experiment asks, for the report."""
+
+    seed: int = Field(42, ge=0, lt=2**31)
+    """The one seed; every stage derives its own from it and from its name."""
+
+    data: SourceConfig | None = None
+    """Where the interactions come from; null only where a program passes a `Dataset`."""
+
+    cleaning: CleaningConfig = CleaningConfig()
+    """What is kept of them."""
+
+    split: SplitConfig
+    """What trains, what chooses, what judges."""
+
+    models: dict[str, ModelConfig] = Field(min_length=1)
+    """The systems to compare, by the name they bear on the leaderboard."""
+
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """How they are judged."""
+
+    @field_validator("models")
+    @classmethod
+    def _names_are_file_names(cls, models: dict[str, ModelConfig]) -> dict[str, ModelConfig]:
+        for name in models:
+            if not name or name != name.strip() or any(not (c.isalnum() or c in " -_+.()@=") for c in name):
+                raise ValueError(f"the model name '{name}' may hold only letters, digits, spaces and any of -_+.()@=")
+        return models
+
+
+def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str] | Mapping[str, Any] = ()) -> Recipe:
+    """Read and validate a recipe.
+
+    Args:
+        source: a path, the name of a bundled recipe, or a mapping.
+        overrides: `a.b=c` strings (c is read as YAML) or a mapping from dotted paths to values.
+
+    Raises:
+        InputError: if there is no such recipe, the YAML is broken, a key is unknown or a value is out of bounds.
+    """
+    if isinstance(source, Mapping):
+        label, tree = "recipe", dict(source)
+    else:
+        label, tree = str(source), parse_yaml(read_recipe(source), str(source))
+    pairs = overrides.items() if isinstance(overrides, Mapping) else (_parse_override(text) for text in overrides)
+    for path, value in pairs:
+        _assign(tree, path, value)
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise InputError(f"{label}: {explain(error, tree)}") from None
+
+
+def parse_yaml(text: str, label: str) -> dict[str, Any]:
+    """A YAML mapping.
+
+    Raises:
+        InputError: naming line and column of a mistake.
+    """
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"
+        raise InputError(f"{label}: {place}: {error.problem}, expected YAML") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{label}: {str(error).splitlines()[0]}, expected YAML") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"{label}: found {type(tree).__name__}, expected a mapping with the keys of a recipe")
+    return tree
+
+
+def explain(error: ValidationError, tree: Any) -> str:
+    """The first problem of a validation as one sentence with its key path, and how many more there are."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    path = _key_path(first["loc"], tree)
+    message = first["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    found = first.get("input")
+    shown = f", found {found!r}" if isinstance(found, str | int | float | bool) or found is None else ""
+    if first["type"] in {"missing", "unknown_key", "union_tag_invalid", "value_error"}:
+        shown = ""
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"key '{path}': {message}{shown}{more}" if path else f"{message}{shown}{more}"
+
+
+def _key_path(location: tuple[int | str, ...], tree: Any) -> str:
+    """Pydantic's location without the tags of unions, which are no keys of the file."""
+    path: list[str] = []
+    for place, key in enumerate(location):
+        known = isinstance(tree, Mapping) and key in tree
+        indexed = isinstance(tree, list) and isinstance(key, int) and key < len(tree)
+        if known or indexed:
+            tree = tree[key]
+            path.append(str(key))
+        elif place == len(location) - 1 and not (path and str(key) == _tag(tree)):
+            path.append(str(key))
+    return ".".join(path)
+
+
+def _tag(tree: Any) -> str | None:
+    return (
+        next((str(tree[key]) for key in ("format", "protocol", "model", "build") if key in tree), None)
+        if isinstance(tree, Mapping)
+        else None
+    )
+
+
+def _parse_override(text: str) -> tuple[str, Any]:
+    path, equals, value = text.partition("=")
+    if not equals or not path.strip():
+        raise InputError(f"--set {text}: expected KEY=VALUE with a dotted key, such as split.seed=1")
+    try:
+        return path.strip(), yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise InputError(f"--set {text}: the value {value!r} is not YAML") from None
+
+
+def _assign(tree: dict[str, Any], path: str, value: Any) -> None:
+    """Set a dotted path. Names that hold dots themselves (models) are matched before they are cut."""
+    node: Any = tree
+    rest = path
+    while True:
+        if not isinstance(node, dict):
+            raise InputError(f"--set {path}: '{rest}' is below a single value, which has no keys")
+        whole = [key for key in node if rest == str(key) or rest.startswith(f"{key}.")]
+        key = max(whole, key=len) if whole else rest.partition(".")[0]
+        if rest == key:
+            node[key] = value
+            return
+        node = node.setdefault(key, {})
+        rest = rest[len(key) + 1 :]

@@ -1,0 +1,277 @@
+"""A run, from raw logs to a leaderboard. This file is the story; the stages are its chapters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import yaml
+
+from tandemrec.data.dataset import Dataset
+from tandemrec.data.examples import Examples
+from tandemrec.data.split import Split
+from tandemrec.errors import InputError
+from tandemrec.experiment.card import hardware, package_versions, peak_memory_mib
+from tandemrec.experiment.models import load_recommender
+from tandemrec.experiment.recipe import Recipe, load_recipe
+from tandemrec.experiment.stages import Stages
+from tandemrec.experiment.store import Artifact, StageEvent, Store, default_root, find_damage
+from tandemrec.recommender import NO_ITEM, Recommender
+from tandemrec.report.page import markdown_page
+
+RESULTS, CARD, RECIPE = "results.json", "run_card.json", "recipe.yaml"
+
+
+def run(
+    recipe: Recipe,
+    out: Path | None = None,
+    *,
+    dataset: Dataset | None = None,
+    store: Path | None = None,
+    listen: Callable[[StageEvent], None] = lambda event: None,
+) -> Run:
+    """Data, split, models, judgement, leaderboard. Stages that are already in the store are not made again.
+
+    Args:
+        recipe: what to do.
+        out: where results go; default `runs/NAME`.
+        dataset: replaces the recipe's data source (`Dataset.from_frames`).
+        store: the artifact store; default `$TANDEMREC_STORE` or a folder in the user's cache directory.
+        listen: told what happens to every stage.
+
+    Raises:
+        InputError: if something the recipe names is missing or malformed; checked before work starts where possible.
+    """
+    out = out or Path("runs") / recipe.name
+    check(recipe, dataset)
+    stages = Stages(Store(store or default_root(), listen), recipe)
+
+    data, data_artifact = stages.data(dataset)
+    split, split_artifact = stages.split(data, data_artifact)
+    judged: dict[str, tuple[Artifact, Artifact]] = {}
+    for name, config in recipe.models.items():
+        fitted = stages.fit(name, config, split, split_artifact)
+        judged[name] = fitted, stages.evaluate(name, config, fitted, split, split_artifact)
+
+    results = _results(recipe, data, data_artifact, split_artifact, judged)
+    card = _card(stages, data_artifact, split_artifact, judged)
+    _write(out, recipe, results, card, judged)
+    return Run.open(out)
+
+
+def prepare(
+    recipe: Recipe,
+    dataset: Dataset | None = None,
+    *,
+    store: Path | None = None,
+    listen: Callable[[StageEvent], None] = lambda event: None,
+) -> tuple[Split, list[dict[str, Any]]]:
+    """The first two stages only: the split of the cleaned data, and the rows of the cleaning report."""
+    check_data(recipe, dataset)
+    stages = Stages(Store(store or default_root(), listen), recipe)
+    data, artifact = stages.data(dataset)
+    return stages.split(data, artifact)[0], artifact.manifest["summary"]["cleaning"]
+
+
+def judge_again(
+    run: Run,
+    overrides: Sequence[str] = (),
+    *,
+    store: Path | None = None,
+    listen: Callable[[StageEvent], None] = lambda event: None,
+) -> dict[str, Any]:
+    """Results of a finished run's systems under other evaluation settings; nothing is trained, nothing overwritten.
+
+    Args:
+        run: the finished run.
+        overrides: `key=value` of the recipe's `evaluation` part, such as `cutoffs=[1,50]`.
+        store: where evaluations are kept; default as for `run`.
+        listen: told what happens to every stage.
+    """
+    recipe = load_recipe(run.path / RECIPE, [f"evaluation.{text}" for text in overrides])
+    split, stages = run.split(), Stages(Store(store or default_root(), listen), recipe)
+    data, cut = run.artifact("data"), run.artifact("split")
+    judged = {}
+    for name, config in recipe.models.items():
+        fitted = run.artifact(f"fit:{name}")
+        judged[name] = fitted, stages.evaluate(name, config, fitted, split, cut)
+    return _results(recipe, split.dataset, data, cut, judged)
+
+
+def check_data(recipe: Recipe, dataset: Dataset | None = None) -> None:
+    """Refuse a recipe whose data are not there."""
+    if dataset is None:
+        if recipe.data is None:
+            raise InputError(f"recipe '{recipe.name}': key 'data' is missing and no dataset was passed")
+        recipe.data.check()
+
+
+def check(recipe: Recipe, dataset: Dataset | None = None) -> None:
+    """Whatever can be refused before work starts: a missing data set, a folder that is no model."""
+    check_data(recipe, dataset)
+    for config in recipe.models.values():
+        config.check()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its results, and its models ready to recommend."""
+
+    path: Path
+    results: dict[str, Any]
+    card: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """Read a run directory.
+
+        Raises:
+            InputError: if it is not one.
+        """
+        try:
+            results, card = (json.loads((path / name).read_text()) for name in (RESULTS, CARD))
+        except FileNotFoundError as error:
+            raise InputError(f"{path} is no finished run: {Path(error.filename).name} is missing") from None
+        except (NotADirectoryError, ValueError) as error:
+            raise InputError(f"{path} is no finished run: {error}") from None
+        return cls(path, results, card)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved recipe."""
+        return load_recipe(self.path / RECIPE)
+
+    def dataset(self) -> Dataset:
+        """The cleaned data."""
+        return Dataset.load(self.artifact("data").path)
+
+    def split(self) -> Split:
+        """The split all systems were judged on."""
+        return Split.load(self.artifact("split").path, self.dataset())
+
+    def model(self, name: str | None = None) -> Recommender:
+        """A trained system by its name on the leaderboard; default: its first row."""
+        name = name or self.results["leaderboard"][0]["system"]
+        if name not in self.card["models"]:
+            raise InputError(f"{self.path} has no system '{name}', it has: {', '.join(self.card['models'])}")
+        return load_recommender(self.recipe.models[name], self.artifact(f"fit:{name}").path)
+
+    def recommend(self, user: str, k: int = 10, system: str | None = None) -> tuple[list[str], pl.DataFrame]:
+        """What a system recommends to a user after everything the user did.
+
+        Returns:
+            The titles of the user's history, oldest first, and a frame of rank, item_id, title, score.
+
+        Raises:
+            InputError: if the user is not in the data.
+        """
+        data = self.dataset()
+        matches = data.users["user_id"].index_of(user)
+        if matches is None:
+            raise InputError(
+                f"user '{user}' is not among the {data.n_users:,} users of this run (after cleaning), "
+                f"such as '{data.users['user_id'][0]}'"
+            )
+        start, stop = data.user_offsets[matches : matches + 2]
+        history = data.interactions["item"][int(start) : int(stop)].to_list()
+        ranking = self.model(system).rank(Examples.from_histories([history], [matches]), k)
+        items = [int(item) for item in ranking.items[0] if item != NO_ITEM]
+        frame = pl.DataFrame(
+            {
+                "rank": range(1, len(items) + 1),
+                "item_id": data.items["item_id"].gather(items),
+                "title": [data.titles[item] for item in items],
+                "score": ranking.scores[0][: len(items)],
+            }
+        )
+        return [data.titles[item] for item in history], frame
+
+    def artifact(self, stage: str) -> Artifact:
+        """A stage's artifact, such as `data`, `split` or `fit:NAME`.
+
+        Raises:
+            InputError: if it is gone or damaged.
+        """
+        path = Path(self.card["artifacts"][stage])
+        damage = find_damage(path)
+        if damage is not None:
+            raise InputError(f"{damage}; `tandem run {self.path / RECIPE} --out {self.path}` makes it again")
+        return Store.open(path)
+
+
+def _results(
+    recipe: Recipe,
+    data: Dataset,
+    data_artifact: Artifact,
+    split_artifact: Artifact,
+    judged: dict[str, tuple[Artifact, Artifact]],
+) -> dict[str, Any]:
+    """Everything that must be equal when the run is repeated: no times, no paths."""
+    headline = recipe.evaluation.headline
+    rows: list[dict[str, Any]] = []
+    facts: dict[str, Any] = {}
+    for name, (_, evaluated) in judged.items():
+        summary = json.loads((evaluated.path / "metrics.json").read_text())
+        facts = {key: summary[key] for key in ("part", "n", "protocol")} | {"headline": headline}
+        rows.append(
+            {"system": name, "metrics": summary["metrics"], "outputs": evaluated.manifest["summary"]["outputs"]}
+        )
+    rows.sort(key=lambda row: -row["metrics"][headline]["mean"])
+    return {
+        "name": recipe.name,
+        "description": recipe.description,
+        "seed": recipe.seed,
+        "data": {
+            "name": data.name,
+            "users": data.n_users,
+            "items": data.n_items,
+            "interactions": data.interactions.height,
+            "fingerprint": data_artifact.manifest["summary"]["fingerprint"],
+        },
+        "cleaning": data_artifact.manifest["summary"]["cleaning"],
+        "split": split_artifact.manifest["summary"],
+        "evaluation": facts,
+        "leaderboard": rows,
+    }
+
+
+def _card(
+    stages: Stages, data: Artifact, split: Artifact, judged: dict[str, tuple[Artifact, Artifact]]
+) -> dict[str, Any]:
+    artifacts = {"data": data, "split": split}
+    for fitted, evaluated in judged.values():
+        artifacts |= {fitted.name: fitted, evaluated.name: evaluated}
+    return {
+        "packages": package_versions(),
+        "hardware": hardware(),
+        "peak_memory_mib": peak_memory_mib(),
+        "stages": [{"stage": artifact.name, "seconds": artifact.seconds} for artifact in stages.made],
+        "models": {name: fitted.manifest["summary"] for name, (fitted, _) in judged.items()},
+        "artifacts": {name: str(artifact.path.resolve()) for name, artifact in artifacts.items()},
+    }
+
+
+def _write(
+    out: Path,
+    recipe: Recipe,
+    results: dict[str, Any],
+    card: dict[str, Any],
+    judged: dict[str, tuple[Artifact, Artifact]],
+) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    tree = recipe.model_dump(mode="json")
+    (out / RECIPE).write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    frames = [
+        pl.read_parquet(evaluated.path / "per_example.parquet").select(pl.lit(name).alias("system"), pl.all())
+        for name, (_, evaluated) in judged.items()
+    ]
+    pl.concat(frames).write_parquet(out / "per_user.parquet")
+    (out / CARD).write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (out / "report.md").write_text(markdown_page(results, card), encoding="utf-8")
+    draft = out / f"{RESULTS}.draft"
+    draft.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    draft.replace(out / RESULTS)

@@ -1,0 +1,187 @@
+"""The stages of a run: what each depends on and how it is made. Each is one call of the artifact store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tandemrec.data.dataset import Dataset
+from tandemrec.data.examples import Examples
+from tandemrec.data.filter import clean
+from tandemrec.data.sources import load_dataset
+from tandemrec.data.split import Split, make_split
+from tandemrec.errors import InputError
+from tandemrec.evaluation.evaluate import evaluate
+from tandemrec.experiment.code_version import code_version
+from tandemrec.experiment.models import code_rooms, load_recommender, make_recommender
+from tandemrec.experiment.recipe import Recipe
+from tandemrec.experiment.seeds import derive_seed
+from tandemrec.experiment.store import Artifact, Store, hash_files
+from tandemrec.llm.recommenders.bigrec import BIGRecConfig
+from tandemrec.recommender import Config, FitReport, TextRecommender
+
+SHOWN_OUTPUTS = 10
+"""Generated titles that go into the report; all of them are in the artifact."""
+
+
+@dataclass
+class Stages:
+    """The stages of one recipe over one store. `made` lists the artifacts in the order they were asked for."""
+
+    store: Store
+    recipe: Recipe
+
+    def __post_init__(self) -> None:
+        self.made: list[Artifact] = []
+
+    def data(self, given: Dataset | None = None) -> tuple[Dataset, Artifact]:
+        """Read and clean; `given` replaces the recipe's source."""
+        recipe = self.recipe
+
+        def make(draft: Path, work: Path) -> dict[str, Any]:
+            raw = load_dataset(recipe.data) if given is None and recipe.data is not None else given
+            assert raw is not None
+            dataset, report = clean(raw, recipe.cleaning)
+            dataset.save(draft)
+            return {"cleaning": report.rows_as_dicts(), "fingerprint": dataset.fingerprint}
+
+        source = {"fingerprint": given.fingerprint} if given is not None else self._source_identity()
+        depends = {"source": source, "cleaning": _dump(recipe.cleaning), "code": code_version("data")}
+        artifact = self._get("data", depends, make)
+        return Dataset.load(artifact.path), artifact
+
+    def split(self, dataset: Dataset, data: Artifact) -> tuple[Split, Artifact]:
+        """Cut into training, validation and test, and check for leaks."""
+        seed = derive_seed(self.recipe.seed, "split")
+
+        def make(draft: Path, work: Path) -> dict[str, Any]:
+            split = make_split(dataset, self.recipe.split, seed)
+            split.save(draft)
+            parts = {part: len(getattr(split, part)) for part in ("train", "valid", "test")}
+            return {"protocol": split.protocol, **parts, "leaks": split.leaks.lines()}
+
+        depends = {"data": data.content, "split": _dump(self.recipe.split), "seed": seed, "code": code_version("data")}
+        artifact = self._get("split", depends, make)
+        return Split.load(artifact.path, dataset), artifact
+
+    def fit(self, name: str, config: Config, split: Split, cut: Artifact) -> Artifact:
+        """Train one model; a language model that must be built first is a stage of its own."""
+        base = self._language_model(config, split, cut)
+        seed = derive_seed(self.recipe.seed, f"fit:{name}")
+
+        def make(draft: Path, work: Path) -> dict[str, Any]:
+            model = make_recommender(config, None if base is None else base.path)
+            report = model.fit(split, seed=seed, workspace=work)
+            model.save(draft)
+            return report.model_dump(mode="json")
+
+        depends = {
+            "split": cut.content,
+            "config": _dump(config),
+            "language_model": base.content if base else _folder_identity(config),
+            "seed": seed,
+            "code": code_version(*code_rooms(config)),
+        }
+        return self._get(f"fit:{name}", depends, make)
+
+    def evaluate(self, name: str, config: Config, fitted: Artifact, split: Split, cut: Artifact) -> Artifact:
+        """Judge one model; keeps the metrics, one row an example, and what a language model wrote."""
+        settings = self.recipe.evaluation
+
+        def make(draft: Path, work: Path) -> dict[str, Any]:
+            outputs = None
+            model = load_recommender(config, fitted.path)
+            if isinstance(model, TextRecommender):
+                outputs = _outputs_frame(model, split.dataset, getattr(split, settings.part), work)
+                outputs.write_parquet(draft / "outputs.parquet")
+            evaluation = evaluate(model, split, settings)
+            evaluation.per_example.write_parquet(draft / "per_example.parquet")
+            (draft / "metrics.json").write_text(json.dumps(evaluation.summary(), indent=1) + "\n")
+            return {"outputs": None if outputs is None else _outputs_summary(outputs)}
+
+        depends = {
+            "model": fitted.content,
+            "split": cut.content,
+            "evaluation": _dump(settings),
+            "code": code_version("evaluation", "recommender.py"),
+        }
+        return self._get(f"evaluate:{name}", depends, make)
+
+    def _language_model(self, config: Config, split: Split, cut: Artifact) -> Artifact | None:
+        if not isinstance(config, BIGRecConfig) or not config.builds_language_model:
+            return None
+        seed = derive_seed(self.recipe.seed, "language-model")
+
+        def make(draft: Path, work: Path) -> dict[str, Any]:
+            return config.build_language_model(split.dataset, draft, seed=seed, workspace=work).model_dump(mode="json")
+
+        depends = {
+            "split": cut.content,
+            "config": _dump(config.lm),
+            "texts": hash_files(config.text_files()),
+            "seed": seed,
+            "code": code_version("llm/nano.py", "training.py"),
+        }
+        return self._get("language-model", depends, make)
+
+    def _source_identity(self) -> dict[str, Any]:
+        source = self.recipe.data
+        if source is None:
+            raise InputError(f"recipe '{self.recipe.name}': key 'data' is missing and no dataset was passed")
+        config = _dump(source)
+        config.pop("path", None)
+        return config | {"files": hash_files(source.files())}
+
+    def _get(self, stage: str, depends: Mapping[str, Any], make: Any) -> Artifact:
+        artifact = self.store.get(stage, depends, make)
+        self.made.append(artifact)
+        return artifact
+
+
+def fit_report(artifact: Artifact) -> FitReport:
+    """The training report of a `fit` artifact."""
+    return FitReport.model_validate(artifact.manifest["summary"])
+
+
+def _dump(config: Config) -> dict[str, Any]:
+    return config.model_dump(mode="json")
+
+
+def _folder_identity(config: Config) -> Any:
+    """Content of the local model folder a config names: a changed checkpoint is another model."""
+    if not isinstance(config, BIGRecConfig):
+        return None
+    folder = config.model_folder()
+    return None if folder is None else hash_files([path for path in folder.iterdir() if path.is_file()])
+
+
+def _outputs_frame(model: TextRecommender, dataset: Dataset, examples: Examples, work: Path) -> pl.DataFrame:
+    """One row an example: user, latest titles, what was generated, whether it is a title, the first target."""
+    completions = model.complete(examples, workspace=work)
+    titles = dataset.titles
+    return pl.DataFrame(
+        {
+            "user": dataset.users["user_id"].gather(examples.user),
+            "history": [[titles[item] for item in row[-10:]] for row in examples.history],
+            "generated": completions,
+            "exact": [model.is_title(text) for text in completions],
+            "target": [titles[row[0]] for row in examples.target],
+        }
+    )
+
+
+def _outputs_summary(outputs: pl.DataFrame) -> dict[str, Any]:
+    """Share of exact titles and a few outputs, evenly spaced over the examples."""
+    rows = np.linspace(0, outputs.height - 1, min(SHOWN_OUTPUTS, outputs.height)).astype(int)
+    share = outputs["exact"].mean()
+    return {
+        "exact_share": float(share) if isinstance(share, float) else 0.0,
+        "distinct": outputs["generated"].n_unique(),
+        "examples": outputs[rows.tolist()].to_dicts(),
+    }

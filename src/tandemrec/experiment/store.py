@@ -1,0 +1,175 @@
+"""The artifact store: one directory a finished stage, found again by the hash of everything it depends on.
+
+A stage writes into `NAME-KEY.draft`, keeps its checkpoints in `NAME-KEY.work` and is renamed to `NAME-KEY` when
+complete, with a manifest of file hashes. So whatever stands under its final name is whole, a killed stage leaves only
+its checkpoints behind, and a file that changed afterwards is noticed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tandemrec.errors import InputError
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished stage: where its files are, its key, and what making it cost."""
+
+    path: Path
+    key: str
+    manifest: dict[str, Any]
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the attempt that finished it."""
+        return float(self.manifest["seconds"])
+
+    @property
+    def content(self) -> str:
+        """Hash of its files. Later stages depend on this: a stage made again with the same outcome remakes nothing."""
+        return hashlib.sha256(json.dumps(self.manifest["files"], sort_keys=True).encode()).hexdigest()[:20]
+
+    @property
+    def name(self) -> str:
+        """The stage's name, such as `data` or `fit:SASRec`."""
+        return str(self.manifest["stage"])
+
+
+@dataclass(frozen=True)
+class StageEvent:
+    """What happened to a stage, for the terminal: `made`, `found`, or `damaged` (then made again)."""
+
+    stage: str
+    what: str
+    seconds: float
+    detail: str = ""
+
+
+class Store:
+    """Finished stages under one root, shared by all recipes that point at it."""
+
+    def __init__(self, root: Path, listen: Callable[[StageEvent], None] = lambda event: None) -> None:
+        self.root = root
+        self.listen = listen
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError, PermissionError) as error:
+            raise InputError(f"the artifact store {root} cannot be made: {error.strerror}") from error
+
+    def key(self, stage: str, depends: Mapping[str, Any]) -> str:
+        """Hash of a stage's name and everything it depends on (JSON-able: configs, input keys, code version, seed)."""
+        text = json.dumps({"stage": stage, **depends}, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+    def get(self, stage: str, depends: Mapping[str, Any], make: Callable[[Path, Path], Any]) -> Artifact:
+        """The artifact of a stage, made now if it is not there or not whole.
+
+        Args:
+            stage: its name; part of the directory name.
+            depends: everything the result depends on.
+            make: called with the draft directory (to be filled) and the work directory (survives a kill; for
+                checkpoints). What it returns (JSON-able or None) is kept in the manifest as `summary`.
+        """
+        key = self.key(stage, depends)
+        directory = self.root / f"{stage.replace(':', '-').replace('/', '-')}-{key}"
+        with self._lock(directory):
+            if directory.exists():
+                damage = find_damage(directory)
+                if damage is None:
+                    artifact = self.open(directory)
+                    self.listen(StageEvent(stage, "found", artifact.seconds))
+                    return artifact
+                self.listen(StageEvent(stage, "damaged", 0.0, f"{damage}; it is made again"))
+                shutil.rmtree(directory)
+            return self._make(stage, key, directory, depends, make)
+
+    @staticmethod
+    def open(directory: Path) -> Artifact:
+        """A finished artifact by its directory."""
+        manifest = json.loads((directory / MANIFEST).read_text())
+        return Artifact(directory, manifest["key"], manifest)
+
+    def _make(
+        self,
+        stage: str,
+        key: str,
+        directory: Path,
+        depends: Mapping[str, Any],
+        make: Callable[[Path, Path], Any],
+    ) -> Artifact:
+        draft = directory.with_name(directory.name + ".draft")
+        work = directory.with_name(directory.name + ".work")
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir()
+        work.mkdir(exist_ok=True)
+        started = time.monotonic()
+        summary = make(draft, work)
+        manifest = {
+            "stage": stage,
+            "key": key,
+            "depends": depends,
+            "summary": summary,
+            "seconds": round(time.monotonic() - started, 3),
+            "files": {str(path.relative_to(draft)): _sha256(path) for path in _files(draft)},
+        }
+        (draft / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+        draft.rename(directory)
+        shutil.rmtree(work)
+        self.listen(StageEvent(stage, "made", manifest["seconds"]))
+        return Artifact(directory, key, manifest)
+
+    @contextmanager
+    def _lock(self, directory: Path) -> Iterator[None]:
+        """One process makes an artifact; a second one waits and then finds it. A killed holder's lock is gone."""
+        path = directory.with_name(directory.name + ".lock")
+        with path.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def find_damage(directory: Path) -> str | None:
+    """What is wrong with a finished artifact, as a phrase naming the file; None if every file is as it was written."""
+    try:
+        files = json.loads((directory / MANIFEST).read_text())["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{directory / MANIFEST} is missing or unreadable"
+    for name, digest in files.items():
+        path = directory / name
+        if not path.is_file():
+            return f"{path} is missing"
+        if _sha256(path) != digest:
+            return f"{path} is not what was written"
+    return None
+
+
+def hash_files(paths: list[Path]) -> dict[str, str]:
+    """Content hashes of input files, by file name (not by place: a moved folder is the same data)."""
+    return {path.name: _sha256(path) for path in sorted(paths)}
+
+
+def default_root() -> Path:
+    """`$TANDEMREC_STORE`, or a folder in the user's cache directory."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("TANDEMREC_STORE") or cache / "tandemrec" / "artifacts")
+
+
+def _files(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.rglob("*") if path.is_file())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,65 @@
+"""The leaderboard of a run, for the terminal and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+
+def headline_metrics(results: Mapping[str, Any]) -> list[str]:
+    """Metric names of a run in the order of the table."""
+    rows = results["leaderboard"]
+    return list(rows[0]["metrics"]) if rows else []
+
+
+def cell(metric: Mapping[str, float]) -> str:
+    """`.1234 ± .0012`: mean and standard error over examples."""
+    return f"{metric['mean']:.4f} ± {metric['standard_error']:.4f}"
+
+
+def terminal_table(results: Mapping[str, Any]) -> Table:
+    """One row a system, best first; the standard error stands beside the headline metric, the best values are bold."""
+    metrics, headline = headline_metrics(results), results["evaluation"]["headline"]
+    table = Table(
+        title=f"{results['name']}: {results['evaluation']['part']} part, {results['evaluation']['n']:,} users"
+    )
+    table.add_column("system")
+    for metric in metrics:
+        table.add_column(metric, justify="right", no_wrap=True)
+    table.add_column("exact titles", justify="right")
+    best = {metric: max(row["metrics"][metric]["mean"] for row in results["leaderboard"]) for metric in metrics}
+    for row in results["leaderboard"]:
+        values = []
+        for metric in metrics:
+            figure = row["metrics"][metric]
+            text = f"{figure['mean']:.4f}"
+            if metric == headline:
+                text += f" ±{figure['standard_error']:.4f}"
+            values.append(f"[bold]{text}[/bold]" if figure["mean"] == best[metric] else text)
+        table.add_row(row["system"], *values, _exact(row))
+    return table
+
+
+def markdown_table(results: Mapping[str, Any]) -> str:
+    """The leaderboard as a Markdown table."""
+    metrics = headline_metrics(results)
+    return table_of(
+        ["system", *metrics, "exact titles"],
+        [
+            [row["system"], *(cell(row["metrics"][metric]) for metric in metrics), _exact(row)]
+            for row in results["leaderboard"]
+        ],
+    )
+
+
+def table_of(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table; bars inside cells are escaped."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(value).replace("|", "\\|") for value in line) + " |" for line in lines)
+
+
+def _exact(row: Mapping[str, Any]) -> str:
+    outputs = row.get("outputs")
+    return f"{outputs['exact_share']:.1%}" if outputs else ""

@@ -1,0 +1,16 @@
+"""Settings of the whole suite: no progress bars, one torch thread a worker, a store of its own for every test."""
+
+import os
+
+os.environ["TANDEMREC_PROGRESS"] = "0"
+# Several workers share the cores; threads of one would only wait for those of another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TANDEMREC_STORE", str(tmp_path / "store"))

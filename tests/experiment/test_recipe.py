@@ -1,0 +1,92 @@
+"""Recipes: validated whole, with one clear sentence for what is wrong."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tandemrec.errors import InputError
+from tandemrec.experiment.bundled import read_recipe, recipe_names
+from tandemrec.experiment.recipe import load_recipe
+
+GOOD = {
+    "name": "good",
+    "data": {"format": "sample"},
+    "split": {"protocol": "leave-one-out"},
+    "models": {"EASE": {"model": "ease", "l2": 5}, "K.N.N": {"model": "itemknn"}},
+}
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_bundled_recipes_are_valid_and_say_how_they_are_run(name: str) -> None:
+    assert load_recipe(name).models
+    assert read_recipe(name).startswith(f"# tandem run {name}")
+
+
+def test_overrides_reach_any_key() -> None:
+    recipe = load_recipe(GOOD, ["models.EASE.l2=7.5", "seed=3", "models.K.N.N.decay=0.5", "evaluation.cutoffs=[1, 10]"])
+    assert recipe.models["EASE"].l2 == 7.5  # type: ignore[union-attr]
+    assert recipe.models["K.N.N"].decay == 0.5  # type: ignore[union-attr]
+    assert (recipe.seed, recipe.evaluation.cutoffs) == (3, (1, 10))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("models.EASE.lambda=3", "key 'models.EASE': unknown key 'lambda'; known are: model, l2"),
+        ("modles=3", r"unknown key 'modles'; did you mean 'models'\?"),
+        ("models.EASE.l2=-1", "key 'models.EASE.l2': input should be greater than 0, found -1"),
+        ("models.EASE.l2=many", "key 'models.EASE.l2': .*valid number.*found 'many'"),
+        ("models.EASE.model=eeze", "key 'models.EASE': .*'eeze'"),
+        ("split.protocol=random", "key 'split': .*'random'"),
+        ("evaluation.headline=ndcg@7", "headline must be one of .*ndcg@10.* found 'ndcg@7'"),
+        ("evaluation.cutoffs=[0]", "cutoffs must be at least 1, found 0"),
+        ("name=../up", "key 'name'"),
+        ("models={}", "key 'models'"),
+        ("models={'a/b': {model: ease}}", "the model name 'a/b' may hold only"),
+        ("seed.deep=1", "--set seed.deep=|seed"),
+        ("seed", "expected KEY=VALUE"),
+    ],
+)
+def test_mistakes_are_named(override: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        load_recipe(copy.deepcopy(GOOD), [override])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: [", "line 1, column 8|line 2, column 1"),
+        ("- a\n- b\n", "found list, expected a mapping"),
+        ("", "found NoneType, expected a mapping"),
+        ("name: \x00", "expected YAML"),
+        ("name: x\n", "key 'split': field required"),
+    ],
+)
+def test_broken_files_are_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as error:
+        load_recipe(path)
+    assert str(path) in str(error.value)
+
+
+def test_what_is_no_recipe_is_named(tmp_path: Path) -> None:
+    (tmp_path / "latin.yaml").write_bytes(b"name: \xe9\xff\n")
+    with pytest.raises(InputError, match="byte 6 is not UTF-8"):
+        load_recipe(tmp_path / "latin.yaml")
+    with pytest.raises(InputError, match=r"there is no recipe file .*gone\.yaml"):
+        load_recipe(tmp_path / "gone.yaml")
+    with pytest.raises(
+        InputError, match=r"there is no recipe .sampel.: give the path of a YAML file or one of .*sample"
+    ):
+        load_recipe("sampel")
+    with pytest.raises(InputError, match="is a directory"):
+        load_recipe(tmp_path)
+
+
+def test_a_resolved_recipe_reads_back_as_itself() -> None:
+    recipe = load_recipe("sample")
+    assert load_recipe(yaml.safe_load(yaml.safe_dump(recipe.model_dump(mode="json")))) == recipe
