@@ -212,3 +212,8 @@ def test_bad_files_name_the_line(tmp_path: Path) -> None:
 def test_rating_range_must_be_ordered() -> None:
     with pytest.raises(ValidationError, match="rating_range must go from low to high"):
         TableOptions(rating_range=(5, 1))
+
+
+def test_a_column_is_one_thing_only() -> None:
+    with pytest.raises(ValidationError, match="one thing only, found id, id"):
+        ColumnMapping(user="id", item="id")

@@ -5,15 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import polars as pl
 
 from tandemrec.data.sources.column import BadValueError, Column, bad_value, shorten
-from tandemrec.data.sources.files import read_bytes
+from tandemrec.data.sources.files import line_blocks, read_bytes
 from tandemrec.errors import InputError
 
 Encoding = Literal["utf-8", "iso-8859-1"]
@@ -59,7 +59,7 @@ def read_delimited(path: Path, columns: Sequence[Column], dialect: Dialect = Dia
         frame = _read(data, len(names), wanted, dialect)
     except POLARS_ERRORS as error:
         _find_error(path, data, names, wanted, dialect)
-        raise InputError(f"{path}: cannot be read as delimited text: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{path}: cannot be read as delimited text: {reason(error)}") from None
     if not frame.height:
         raise InputError(f"{path}, line 1: found no rows, expected rows of {', '.join(names)}")
     # Rows with too few fields come out of polars with nulls at their end, so only then must fields be counted.
@@ -78,7 +78,14 @@ def header_names(path: Path, dialect: Dialect = Dialect()) -> list[str]:
     Raises:
         InputError: if the file cannot be read or its first line is no header.
     """
-    return _header(path, read_bytes(path, dialect.encoding), dialect)
+    for _, block in line_blocks(path, size=1 << 16):
+        return _header(path, block if dialect.encoding == "utf-8" else block.decode(dialect.encoding).encode(), dialect)
+    raise InputError(f"{path} is empty")
+
+
+def reason(error: BaseException) -> str:
+    """First line of what polars says."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def line_of_row(path: Path, row: int, dialect: Dialect = Dialect()) -> int:
@@ -86,7 +93,7 @@ def line_of_row(path: Path, row: int, dialect: Dialect = Dialect()) -> int:
     rows = _fields(io.StringIO(read_bytes(path, dialect.encoding).decode(), newline=""), dialect)
     for _ in range(row if dialect.header else row + 1):
         next(rows)
-    return int(rows.line_num) + 1
+    return rows.line_num + 1
 
 
 _END = "end of row"
@@ -130,7 +137,7 @@ def _read(data: bytes, width: int, wanted: dict[int, Column], dialect: Dialect) 
     # Numbers with a text for null cannot be read as numbers at once.
     typed = {p: pl.String if c.null_text else c.dtype for p, c in wanted.items()}
     frame = pl.read_csv(
-        data.rstrip(b"\r\n"),
+        data.rstrip(b"\r\n") if data.endswith((b"\n\n", b"\n\r\n")) else data,
         has_header=False,
         skip_rows=0 if dialect.header else 1,
         separator=separator,
@@ -180,14 +187,20 @@ def _find_error(path: Path, data: bytes, names: Sequence[str], wanted: dict[int,
         line = rows.line_num + 1
 
 
+class _Rows(Protocol):
+    """What `csv.reader` gives: rows, and the number of lines read so far."""
+
+    @property
+    def line_num(self) -> int: ...
+
+    def __next__(self) -> list[str]: ...
+
+
 class _SplitRows:
-    """Rows of text without quotes, with the interface of `csv.reader`: its separator may have several characters."""
+    """Rows of text without quotes, whose separator may have several characters."""
 
     def __init__(self, text: io.StringIO, separator: str) -> None:
         self._lines, self._separator, self.line_num = iter(text.read().split("\n")), separator, 0
-
-    def __iter__(self) -> Iterator[list[str]]:
-        return self
 
     def __next__(self) -> list[str]:
         line = next(self._lines).removesuffix("\r")
@@ -195,7 +208,7 @@ class _SplitRows:
         return line.split(self._separator) if line else []
 
 
-def _fields(text: io.StringIO, dialect: Dialect):  # type: ignore[no-untyped-def]
+def _fields(text: io.StringIO, dialect: Dialect) -> _Rows:
     if dialect.quote is None:
         return _SplitRows(text, dialect.separator)
     return csv.reader(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tandemrec.errors import InputError
@@ -90,24 +91,19 @@ _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\x78\x01", b"\x78\x9c", b"\x7
 """First bytes of gzip, Zstandard and zlib, which polars would unpack by itself, though not in blocks."""
 
 
-class _reading:  # noqa: N801
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     """Turns what can go wrong with a file into one sentence."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, EOFError):
-            raise InputError(f"{self.path} is truncated: the gzip stream ends early") from None
-        if isinstance(error, gzip.BadGzipFile | zlib.error):
-            raise InputError(f"{self.path} is no intact gzip file: {error}") from None
-        if isinstance(error, FileNotFoundError):
-            raise InputError(f"there is no file {self.path}") from None
-        if isinstance(error, OSError):
-            raise InputError(f"{self.path} cannot be read: {error.strerror or error}") from None
+    try:
+        yield
+    except EOFError:
+        raise InputError(f"{path} is truncated: the gzip stream ends early") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"{path} is no intact gzip file: {error}") from None
+    except FileNotFoundError:
+        raise InputError(f"there is no file {path}") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
 def _refuse_compressed(path: Path, data: bytes) -> None:

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from tandemrec.data.dataset import Clock, Dataset
 from tandemrec.data.sources.column import shorten
-from tandemrec.data.sources.delimited import POLARS_ERRORS
+from tandemrec.data.sources.delimited import POLARS_ERRORS, reason
 from tandemrec.data.sources.times import epoch
 from tandemrec.errors import InputError
 from tandemrec.recommender import Config
@@ -41,6 +41,13 @@ class ColumnMapping(Config):
 
     title: str | None = Field(None, min_length=1)
     """Title of the item, in the items table; all other columns there become attributes."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        named = [name for name in (self.user, self.item, self.rating, self.timestamp, self.split) if name is not None]
+        if len(set(named)) < len(named):
+            raise ValueError(f"every column can be one thing only, found {', '.join(named)}")
+        return self
 
 
 class TableOptions(Config):
@@ -156,9 +163,8 @@ def _to_polars(table: Any, label: str) -> pl.DataFrame:
     except ImportError as error:
         raise InputError(f"{label}: {error}; pip install 'tandemrec[frames]'") from None
     except (*POLARS_ERRORS, TypeError) as error:
-        why = (str(error).splitlines() or [""])[0]
         kind = type(table).__name__
-        raise InputError(f"{label}: found {kind}, expected a polars, pandas or Arrow table: {why}") from None
+        raise InputError(f"{label}: found {kind}, expected a polars, pandas or Arrow table: {reason(error)}") from None
 
 
 def _find(frame: pl.DataFrame, named: str | None, usual: str, label: str) -> pl.Series | None:

@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 
 from tandemrec.data.sources.column import BadValueError, Column, Parsed, bad_value, shorten
-from tandemrec.data.sources.delimited import POLARS_ERRORS
+from tandemrec.data.sources.delimited import POLARS_ERRORS, reason
 from tandemrec.data.sources.files import line_blocks
 from tandemrec.errors import InputError
 
@@ -104,7 +104,7 @@ def _read_block(path: Path, line: int, block: bytes, columns: Sequence[Column], 
     try:
         return pl.DataFrame(rows, schema={column.name: column.dtype for column in columns})
     except POLARS_ERRORS as error:
-        raise InputError(f"{path}: cannot be read as JSON lines: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{path}: cannot be read as JSON lines: {reason(error)}") from None
 
 
 def _tidied(column: Column) -> pl.Expr:

@@ -20,6 +20,7 @@ from tandemrec.data.sources.delimited import (
     header_names,
     line_of_row,
     read_delimited,
+    reason,
 )
 from tandemrec.data.sources.files import read_bytes
 from tandemrec.data.sources.frames import Place, TableOptions, interaction_frame, item_frame, user_frame
@@ -135,7 +136,7 @@ class Table(Source, TableOptions):
         except POLARS_ERRORS as error:
             for _ in iter_objects(path):
                 pass
-            raise InputError(f"{path}: a key changes its type between lines: {str(error).splitlines()[0]}") from None
+            raise InputError(f"{path}: a key changes its type between lines: {reason(error)}") from None
 
 
 def _column(named: str | None, usual: str, like: Column) -> Column:
@@ -158,4 +159,4 @@ def _read_parquet(path: Path) -> pl.DataFrame:
     try:
         return pl.read_parquet(path)
     except POLARS_ERRORS as error:
-        raise InputError(f"{path} is no intact Parquet file: {(str(error).splitlines() or [''])[0]}") from None
+        raise InputError(f"{path} is no intact Parquet file: {reason(error)}") from None

@@ -8,7 +8,7 @@ import polars as pl
 
 from tandemrec.data.dataset import Clock
 from tandemrec.data.sources.column import shorten
-from tandemrec.data.sources.delimited import POLARS_ERRORS
+from tandemrec.data.sources.delimited import POLARS_ERRORS, reason
 from tandemrec.errors import InputError
 
 _ISO = (
@@ -64,7 +64,7 @@ def _parse(texts: pl.Series, time_format: str) -> pl.Series:
             parsed = pl.col(name).str.to_date(time_format, strict=False)
         times = texts.to_frame().select(parsed).to_series()
     except POLARS_ERRORS as error:
-        raise InputError(f"time_format '{time_format}' is no format of times: {str(error).splitlines()[0]}") from None
+        raise InputError(f"time_format '{time_format}' is no format of times: {reason(error)}") from None
     if isinstance(times.dtype, pl.Datetime) and times.dtype.time_zone:
         times = times.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
     return times
