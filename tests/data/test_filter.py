@@ -101,6 +101,15 @@ def test_duplicates(mode: str, kept: list[tuple[str, float]]) -> None:
     assert [(ids[item], rating) for item, rating in result.interactions.select("item", "rating").rows()] == kept
 
 
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(1, 2), st.integers(0, 2)), min_size=1))
+def test_exact_duplicates_equal_the_plain_reading(rows: list[tuple[int, int, int, int]]) -> None:
+    result, _ = clean(dataset([(f"u{u}", f"i{i}", float(r), t) for u, i, r, t in rows]), CleaningConfig())
+    users, items = result.users["user_id"].to_list(), result.items["item_id"].to_list()
+    got = [(users[u], items[i], r, t) for u, i, r, t in result.interactions.rows()]
+    unique = dict.fromkeys((f"u{u}", f"i{i}", float(r), t) for u, i, r, t in rows)
+    assert got == sorted(unique, key=lambda row: (row[0], row[3]))
+
+
 def test_items_without_title_are_dropped_or_named_by_id() -> None:
     rows = [("a", "x", 5.0, 1), ("a", "y", 5.0, 2), ("b", "z", 5.0, 3)]
     data = dataset(rows, {"x": "Good", "y": None, "z": "title_7"})

@@ -169,7 +169,15 @@ def _clean_text(text: pl.Expr) -> pl.Expr:
 
 def _without_duplicates(rows: pl.DataFrame, mode: Literal["exact", "first", "last"]) -> pl.DataFrame:
     if mode == "exact":
-        return rows.unique(maintain_order=True)
+        # Rows are sorted by user and time, so equal rows lie in one run of equal user and time; most runs are single.
+        user, time = rows["user"].to_numpy(), rows["timestamp"].to_numpy()
+        follows = (user[1:] == user[:-1]) & (time[1:] == time[:-1])
+        shared = np.append(follows, False) | np.insert(follows, 0, False)
+        places = np.flatnonzero(shared)
+        first = rows[places].with_columns(place=places).unique(rows.columns, keep="first")["place"].to_numpy()
+        kept = ~shared
+        kept[first] = True
+        return rows.filter(kept)
     return rows.unique(["user", "item"], keep=mode, maintain_order=True)
 
 
@@ -194,7 +202,7 @@ def _encoded_anew(dataset: Dataset, rows: pl.DataFrame, items: pl.DataFrame) -> 
     interactions = rows
     tables = {}
     for column, table in (("user", dataset.users), ("item", items)):
-        present = np.unique(rows[column].to_numpy())
+        present = np.flatnonzero(np.bincount(rows[column].to_numpy(), minlength=table.height))
         code = np.full(table.height, -1, np.int32)
         code[present] = np.arange(len(present), dtype=np.int32)
         interactions = interactions.with_columns(pl.Series(column, code[rows[column].to_numpy()]))
