@@ -55,13 +55,9 @@ def recipe(name: str) -> dict[str, Any]:
     ]
     seconds = {stage["stage"]: stage["seconds"] for stage in finished.card["stages"]}
     facts = finished.results["evaluation"]
-    split = finished.results["split"]["protocol"]
-    return {
-        "rows": rows,
-        "n": facts["n"],
-        "protocol": f"{split}. {facts['protocol']}",
-        "seed": finished.results["seed"],
-    }
+    protocol = f"{finished.results['split']['protocol']}. {facts['protocol']}"
+    seed = finished.results["seed"]
+    return {"rows": rows, "n": facts["n"], "protocol": protocol, "seed": seed, "seconds": seconds}
 
 
 def sasrec(workspace: Path | None, epochs: int) -> dict[str, Any]:
@@ -141,8 +137,8 @@ def render_benchmarks() -> str:
     parts = [
         "# Benchmarks",
         "Programs in `benchmarks/` run our way and the usual way side by side and print one line a claim, "
-        "`claim=NAME ratio=X ours=S usual=S agree=MAXDIFF`; `make bench` runs them, `--quick` shrinks them. This page is "
-        "written by `python benchmarks/published.py --render` from `benchmarks/results/*.json`.",
+        "`claim=NAME ratio=X ours=S usual=S agree=MAXDIFF`; `make bench` runs them, `--quick` shrinks them. This "
+        "page is written by `python benchmarks/published.py --render` from `benchmarks/results/*.json`.",
         f"## ingest-10m: {ingest['events']:,} events of {ingest['users']:,} users",
         "Reading a CSV file, 5-core and leave-one-out; the usual way is pandas. `python benchmarks/ingest.py`",
         table_of(["", "ours", "usual"], rows),
@@ -155,11 +151,14 @@ def render_benchmarks() -> str:
 def main() -> None:
     """Parse, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", choices=[*RECIPES, SASREC])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join([*RECIPES, SASREC]))
     parser.add_argument("--workspace", type=Path, help="checkpoints of sasrec-ml-1m")
     parser.add_argument("--epochs", type=int, default=50, help="most epochs of sasrec-ml-1m")
     parser.add_argument("--render", action="store_true")
     arguments = parser.parse_args()
+    unknown = set(arguments.names) - {*RECIPES, SASREC}
+    if unknown:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; known are {', '.join([*RECIPES, SASREC])}")
     for name in arguments.names:
         content = recipe(name) if name in RECIPES else sasrec(arguments.workspace, arguments.epochs)
         content |= {"hardware": hardware(), "packages": package_versions()}
