@@ -1,0 +1,172 @@
+"""Fine-tuning on prompts with completions, with an adapter or of all weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from tandemrec.errors import InputError
+from tandemrec.llm.model import LanguageModel
+from tandemrec.llm.objectives import Objective, Prompted
+from tandemrec.recommender import Config, FitReport
+from tandemrec.training import TrainingConfig, train
+
+ADAPTED = (("q_proj", "v_proj"), ("query_key_value",), ("c_attn",))
+"""Linear maps that carry adapters, by what an architecture calls them: Llama, Qwen and GPT-Neo; GPT-NeoX; GPT-2."""
+
+
+class FineTuneConfig(Config):
+    """Defaults are BIGRec's and SOFT's, for a pretrained model of some billion parameters."""
+
+    tuning: Literal["lora", "full"] = "lora"
+    """A LoRA adapter in float32, or all weights in float32; on a CPU a small model tunes no slower whole."""
+
+    rank: int = Field(8, ge=1)
+    """Rank of the adapter."""
+
+    alpha: float = Field(16, gt=0)
+    """Scale of the adapter: its output is multiplied by alpha / rank."""
+
+    dropout: float = Field(0.05, ge=0, lt=1)
+    """Dropout before the adapter."""
+
+    batch_size: int = Field(128, ge=1)
+    """Examples of an optimiser step."""
+
+    micro_batch_tokens: int = Field(4096, ge=16)
+    """Tokens, padding included, that are run through the model at once; leaves the result alone."""
+
+    examples_per_epoch: int | None = Field(None, ge=1)
+    """Examples of an epoch, drawn anew for each from the seed; null: all."""
+
+    select_on: Literal["loss", "ndcg@10"] = "loss"
+    """What chooses the epoch on the validation part: the likelihood of the true titles, or generation and grounding."""
+
+    training: TrainingConfig = TrainingConfig(epochs=7, learning_rate=1e-4, warmup_steps=20, patience=2)
+    """Length and speed of learning."""
+
+
+class FineTuning:
+    """A task of the training loop. Micro-batches are examples of about equal length, so little padding is computed."""
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        objective: Objective,
+        config: FineTuneConfig,
+        train_part: Prompted,
+        valid_part: Prompted,
+        seed: int,
+        judge: Callable[[], dict[str, float]] | None = None,
+    ) -> None:
+        """Configure.
+
+        Args:
+            lm: made trainable by `prepare`.
+            objective: the loss.
+            config: sizes.
+            train_part: what is learned from.
+            valid_part: whose first completions' likelihood is watched.
+            seed: of the order.
+            judge: figures that choose the epoch in place of the likelihood, the first of them maximised.
+        """
+        self.lm, self.objective, self.config, self.seed, self.judge = lm, objective, config, seed, judge
+        self.train_part, self.valid_part = train_part, valid_part
+        self.module: nn.Module = lm.model
+
+    def steps(self, epoch: int) -> Sequence[Sequence[list[int]]]:
+        """Row numbers of every micro-batch of every step."""
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.train_part))
+        order, size = order[: self.config.examples_per_epoch], self.config.batch_size
+        return [
+            length_batches(self.train_part, order[start : start + size].tolist(), self.config.micro_batch_tokens)
+            for start in range(0, len(order), size)
+        ]
+
+    def weight(self, batch: list[int]) -> float:
+        """The objective's number of terms."""
+        return self.objective.weight(_counts(self.train_part, batch))
+
+    def loss(self, batch: list[int]) -> Tensor:
+        """The objective's sum of terms."""
+        counts_BC = _counts(self.train_part, batch)
+        return self.objective.loss(batch, self._log_probs(self.train_part, batch, counts_BC), counts_BC)
+
+    def validate(self) -> dict[str, float]:
+        """The judge's figures, if there is one, and the mean log-probability of a label token."""
+        part, total, tokens = self.valid_part, 0.0, 0.0
+        for batch in length_batches(part, list(range(len(part))), self.config.micro_batch_tokens):
+            counts_BC = _counts(part, batch)
+            total += float(self._log_probs(part, batch, counts_BC)[:, 0].double().sum())
+            tokens += float(counts_BC[:, 0].sum())
+        figures = {"log_likelihood": total / tokens}
+        return figures if self.judge is None else self.judge() | figures
+
+    def _log_probs(self, part: Prompted, batch: list[int], counts_BC: Tensor) -> Tensor:
+        """Summed label log-probabilities, (B, C)."""
+        prompts = [part.prompts[row] for row in batch for _ in part.completions[row]]
+        values_N = self.lm.label_log_probs(prompts, [label for row in batch for label in part.completions[row]])
+        counts = counts_BC.flatten().to(values_N.device)
+        owner_N = torch.repeat_interleave(torch.arange(len(counts), device=values_N.device), counts)
+        return values_N.new_zeros(len(counts)).index_add(0, owner_N, values_N).view(counts_BC.shape)
+
+
+def length_batches(part: Prompted, rows: Sequence[int], tokens: int) -> list[list[int]]:
+    """Groups of rows ordered by length, each of at most `tokens` padded tokens (a longer row is alone)."""
+    groups: list[list[int]] = []
+    for row in sorted(rows, key=lambda row: (part.length(row), row)):
+        width = part.length(row) * len(part.completions[row])
+        if not groups or (len(groups[-1]) + 1) * width > tokens:
+            groups.append([])
+        groups[-1].append(row)
+    return groups
+
+
+def fine_tune(task: FineTuning, workspace: Path | None = None) -> FitReport:
+    """Run a task and leave the best epoch's weights in its model."""
+    report = train(task, task.config.training, seed=task.seed, workspace=workspace, label="fine-tuning")
+    task.module.eval()
+    share = min(1.0, (task.config.examples_per_epoch or len(task.train_part)) / len(task.train_part))
+    report.notes |= {
+        "examples": len(task.train_part),
+        "tokens": round(task.train_part.tokens() * share) * report.epochs,
+        "trained_parameters": sum(p.numel() for p in task.module.parameters() if p.requires_grad),
+    }
+    return report
+
+
+def prepare(lm: LanguageModel, config: FineTuneConfig, seed: int) -> LanguageModel:
+    """The model with a fresh float32 adapter, or with all weights trainable in float32.
+
+    Raises:
+        InputError: if the architecture has none of the maps that adapters go to.
+    """
+    if config.tuning == "full":
+        return LanguageModel(lm.model.float(), lm.tokenizer, lm.origin)
+    from peft import LoraConfig, get_peft_model
+
+    names = {name.rpartition(".")[2] for name, _ in lm.model.named_modules()}
+    targets = next((found for found in ADAPTED if set(found) <= names), None)
+    if targets is None:
+        raise InputError(f"{lm.origin}: no linear maps named {ADAPTED} to adapt; use tuning: full")
+    torch.manual_seed(seed)
+    adapter = LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=list(targets),
+        fan_in_fan_out=targets == ("c_attn",),
+        task_type="CAUSAL_LM",
+    )
+    return LanguageModel(get_peft_model(lm.model, adapter, autocast_adapter_dtype=True), lm.tokenizer, lm.origin)
+
+
+def _counts(part: Prompted, batch: list[int]) -> Tensor:
+    """Label tokens of every completion, (B, C)."""
+    return torch.tensor([[len(label) for label in part.completions[row]] for row in batch])
