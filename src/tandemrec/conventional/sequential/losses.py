@@ -1,0 +1,69 @@
+"""Next-item losses over gathered positions: one negative, sampled softmax and exact full softmax.
+
+N positions, I items, D vector size, K negatives. Every loss is a sum over positions; the training loop divides.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CHUNK_LOGITS = 1 << 20
+"""Logits that full softmax holds at once: 4 MB in float32, which stays in a processor's cache."""
+
+
+def bce_loss(hidden_ND: Tensor, table_ID: Tensor, target_N: Tensor, negative_N: Tensor) -> Tensor:
+    """SASRec's original loss: −log σ(h·e⁺) − log(1 − σ(h·e⁻)), one negative a position."""
+    positive = (hidden_ND * table_ID[target_N]).sum(1)
+    negative = (hidden_ND * table_ID[negative_N]).sum(1)
+    return (F.softplus(-positive) + F.softplus(negative)).sum()
+
+
+def sampled_softmax_loss(hidden_ND: Tensor, table_ID: Tensor, target_N: Tensor, negative_K: Tensor) -> Tensor:
+    """Cross-entropy of the target among itself and K negatives shared by all positions.
+
+    A negative that equals a position's target is left out there. Negatives are uniform, so the usual correction by
+    their probability is the same for all of them and is left out.
+    """
+    positive_N1 = (hidden_ND * table_ID[target_N]).sum(1, keepdim=True)
+    negative_NK = hidden_ND @ table_ID[negative_K].T
+    hit_NK = target_N[:, None] == negative_K[None]
+    logits = torch.cat([positive_N1, negative_NK.masked_fill(hit_NK, -torch.inf)], 1)
+    return (logits.logsumexp(1) - positive_N1[:, 0]).sum()
+
+
+def softmax_loss(hidden_ND: Tensor, table_ID: Tensor, target_N: Tensor, chunk_logits: int = CHUNK_LOGITS) -> Tensor:
+    """Cross-entropy over the whole catalogue, exact, without ever holding N × I logits.
+
+    Equals `F.cross_entropy(hidden @ table.T, target, reduction="sum")` in value and gradients.
+    """
+    loss: Tensor = _ChunkedSoftmax.apply(hidden_ND, table_ID, target_N, chunk_logits)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _ChunkedSoftmax(torch.autograd.Function):
+    """Gradients are formed beside the loss, chunk by chunk, so logits are computed once and kept for one chunk only."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden_ND: Tensor, table_ID: Tensor, target_N: Tensor, chunk_logits: int) -> Tensor:
+        n, n_items = len(hidden_ND), len(table_ID)
+        chunk = max(1, min(n, chunk_logits // n_items))
+        loss = hidden_ND.new_zeros(())
+        grad_hidden, grad_table = torch.empty_like(hidden_ND), torch.zeros_like(table_ID)
+        for start in range(0, n, chunk):
+            hidden, target = hidden_ND[start : start + chunk], target_N[start : start + chunk, None]
+            log_p = torch.log_softmax(hidden @ table_ID.T, 1)
+            loss -= log_p.gather(1, target).sum()
+            grad_logits = log_p.exp_().scatter_add_(1, target, log_p.new_full(target.shape, -1.0))
+            torch.mm(grad_logits, table_ID, out=grad_hidden[start : start + chunk])
+            grad_table.addmm_(grad_logits.T, hidden)
+        ctx.save_for_backward(grad_hidden, grad_table)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        grad_hidden, grad_table = ctx.saved_tensors
+        return grad_hidden * grad_loss, grad_table * grad_loss, None, None
