@@ -167,7 +167,7 @@ class LanguageModel:
 
         The base weights are used: an adapter is switched off, a fully tuned model steps back behind its origin.
         """
-        rows = [self.bos + ids or [self.eos] for ids in self.tokenize(texts)]
+        rows = [(self.bos + ids) or [self.eos] for ids in self.tokenize(texts)]
         order = np.argsort([len(row) for row in rows], kind="stable")
         out: Tensor | None = None
         with self._base_backbone() as backbone:
