@@ -44,7 +44,7 @@ def test_a_run_can_be_asked_for_recommendations(quick_run: Path) -> None:
 def test_a_run_can_be_judged_again(quick_run: Path) -> None:
     done = tandem("evaluate", "runs/quick", "--set", "cutoffs=[3]", "--set", "headline=hr@3", cwd=quick_run)
     assert done.returncode == 0, done.stderr
-    assert "mrr@3" in done.stdout
+    assert "hr@3" in done.stdout
 
 
 def test_data_show_prints_cleaning_split_and_leaks(quick_run: Path) -> None:

@@ -20,15 +20,19 @@ def cell(metric: Mapping[str, float]) -> str:
 
 
 def terminal_table(results: Mapping[str, Any]) -> Table:
-    """One row a system, best first; the standard error stands beside the headline metric, the best values are bold."""
-    metrics, headline = headline_metrics(results), results["evaluation"]["headline"]
+    """One row a system, best first; the standard error stands beside the headline metric, the best values are bold.
+
+    Reciprocal ranks are left to the Markdown table, so that the lines fit a terminal.
+    """
+    headline = results["evaluation"]["headline"]
+    metrics = [name for name in headline_metrics(results) if name == headline or not name.startswith("mrr")]
     table = Table(
         title=f"{results['name']}: {results['evaluation']['part']} part, {results['evaluation']['n']:,} users"
     )
-    table.add_column("system")
+    table.add_column("system", no_wrap=True)
     for metric in metrics:
         table.add_column(metric, justify="right", no_wrap=True)
-    table.add_column("exact titles", justify="right")
+    table.add_column("exact", justify="right", no_wrap=True)
     best = {metric: max(row["metrics"][metric]["mean"] for row in results["leaderboard"]) for metric in metrics}
     for row in results["leaderboard"]:
         values = []

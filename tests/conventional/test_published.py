@@ -1,0 +1,40 @@
+"""The likes-only protocol on real data: counts and figures of the reference measurements, to four digits."""
+
+import pytest
+
+from tandemrec.conventional.direct.ease import EASE, EASEConfig
+from tandemrec.conventional.direct.itemknn import ItemKNN
+from tandemrec.conventional.popularity import Popularity
+from tandemrec.data.filter import CleaningConfig, clean
+from tandemrec.data.locations import data_root
+from tandemrec.data.protocols import LeaveOneOut
+from tandemrec.data.sources import MovieLens
+from tandemrec.data.split import make_split
+from tandemrec.evaluation.evaluate import EvaluationConfig, evaluate
+from tandemrec.recommender import Scorer
+
+LIKES = EvaluationConfig(cutoffs=(3, 5, 10), candidates="train", unreachable="skip")
+
+
+@pytest.mark.parametrize(
+    ("edition", "model", "users", "hit_rate", "ndcg"),
+    [
+        ("ml-100k", Popularity(), 927, 0.0820, 0.0408),
+        ("ml-100k", ItemKNN(), 927, 0.1122, 0.0617),
+        ("ml-100k", EASE(EASEConfig(l2=100)), 927, 0.1370, 0.0755),
+        ("ml-1m", EASE(EASEConfig(l2=300)), 6032, 0.0905, 0.0442),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Scorer) else None,
+)
+def test_figures_of_the_likes_only_protocol(
+    edition: str, model: Scorer, users: int, hit_rate: float, ndcg: float
+) -> None:
+    if not (data_root() / edition).is_dir():
+        pytest.skip(f"{edition} is not in {data_root()} (TANDEMREC_DATA)")
+    data, _ = clean(MovieLens(edition=edition).load(), CleaningConfig(min_rating=4))  # type: ignore[arg-type]
+    split = make_split(data, LeaveOneOut(test_history="train"))
+    model.fit(split)
+    judged = evaluate(model, split, LIKES)
+    assert judged.per_example.height == users
+    assert judged.metrics["hr@10"]["mean"] == pytest.approx(hit_rate, abs=6e-5)
+    assert judged.metrics["ndcg@10"]["mean"] == pytest.approx(ndcg, abs=6e-5)
