@@ -22,10 +22,15 @@ def cell(metric: Mapping[str, float]) -> str:
 def terminal_table(results: Mapping[str, Any]) -> Table:
     """One row a system, best first; the standard error stands beside the headline metric, the best values are bold.
 
-    Reciprocal ranks are left to the Markdown table, so that the lines fit a terminal.
+    Only the smallest cutoff and the headline's are shown, and no reciprocal ranks, so that the lines fit a terminal; the
+    Markdown table has everything.
     """
     headline = results["evaluation"]["headline"]
-    metrics = [name for name in headline_metrics(results) if name == headline or not name.startswith("mrr")]
+    measured = headline_metrics(results)
+    cutoffs = {min(_cutoff(name) for name in measured), _cutoff(headline)}
+    metrics = [
+        name for name in measured if name == headline or (_cutoff(name) in cutoffs and not name.startswith("mrr"))
+    ]
     table = Table(
         title=f"{results['name']}: {results['evaluation']['part']} part, {results['evaluation']['n']:,} users"
     )
@@ -62,6 +67,10 @@ def table_of(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A Markdown table; bars inside cells are escaped."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(str(value).replace("|", "\\|") for value in line) + " |" for line in lines)
+
+
+def _cutoff(metric: str) -> int:
+    return int(metric.partition("@")[2])
 
 
 def _exact(row: Mapping[str, Any]) -> str:
