@@ -25,19 +25,14 @@ BRIEF = TrainingConfig(epochs=1, learning_rate=3e-3, patience=None)
 
 @pytest.fixture(scope="session")
 def toy() -> Dataset:
-    """24 items in six series of four; 40 users who go through a series in order."""
-    rng = np.random.default_rng(0)
-    rows = [(user, item) for user in range(40) for item in _history(rng)]
+    """24 items in six series of four; 60 users who go through the catalogue in order, from anywhere."""
+    first = np.random.default_rng(0).integers(0, 24, 60)
+    rows = [(user, int(first[user] + step) % 24) for user in range(60) for step in range(8)]
     titles = [f"{word} {part}" for word in WORDS for part in range(1, 5)]
     items = pl.DataFrame({"item_id": range(24), "title": titles, "series": [t.split()[0] for t in titles]})
     users, chosen = zip(*rows, strict=True)
     events = pl.DataFrame({"user_id": users, "item_id": chosen, "timestamp": range(len(rows))})
     return Dataset.from_frames(events, items, name="toy")
-
-
-def _history(rng: np.random.Generator) -> list[int]:
-    series = rng.permutation(6)[:2]
-    return [int(s) * 4 + part for s in series for part in range(4)]
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +62,7 @@ def tiny(nano_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callabl
 
 
 def _save(architecture: str, nano_folder: Path, folder: Path) -> Path:
-    from transformers import AutoModelForCausalLM, AutoTokenizer, CONFIG_MAPPING
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(nano_folder)
     sizes: dict[str, Any] = {"vocab_size": len(tokenizer), "initializer_range": 0.3, "tie_word_embeddings": True}

@@ -112,7 +112,7 @@ def test_folder_without_a_part_is_named(lost: str, tiny: Folder, tmp_path: Path)
     folder = tmp_path / "model"
     shutil.copytree(tiny("llama"), folder)
     (folder / lost).unlink()
-    with pytest.raises(InputError, match=f"is no model folder: .*{lost.split('.')[0]}"):
+    with pytest.raises(InputError, match=f"is no model folder: .*{lost.split('.', maxsplit=1)[0]}"):
         LanguageModel.load(str(folder))
 
 

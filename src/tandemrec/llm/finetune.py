@@ -103,7 +103,7 @@ class FineTuning:
         part, total, tokens = self.valid_part, 0.0, 0.0
         for batch in length_batches(part, list(range(len(part))), self.config.micro_batch_tokens):
             counts_BC = _counts(part, batch)
-            total += float(self._log_probs(part, batch, counts_BC)[:, 0].double().sum())
+            total += float(self._log_probs(part, batch, counts_BC)[:, 0].detach().double().sum())
             tokens += float(counts_BC[:, 0].sum())
         figures = {"log_likelihood": total / tokens}
         return figures if self.judge is None else self.judge() | figures

@@ -133,6 +133,8 @@ def _new_model(config: NanoConfig, vocabulary: int) -> Any:
             num_attention_heads=heads,
             num_key_value_heads=heads,
             max_position_embeddings=config.context,
+            # The usual .02 suits widths of some thousands; this scale halves the steps a narrow model needs.
+            initializer_range=width**-0.5,
             tie_word_embeddings=True,
             bos_token_id=BOS_ID,
             eos_token_id=EOS_ID,

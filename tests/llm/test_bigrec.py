@@ -1,0 +1,100 @@
+"""BIGRec end to end on a toy catalogue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tandemrec.data.locations import models_root
+from tandemrec.data.split import Split
+from tandemrec.errors import InputError
+from tandemrec.evaluation.evaluate import evaluate
+from tandemrec.llm.recommenders.bigrec import BIGRec, BIGRecConfig
+
+FULL = {
+    "lm": {"build": "nano", "millions": 0.05},
+    "prompt": {"template": "compact", "history": 4},
+    "generation": {"beams": 2},
+    "finetune": {"tuning": "full", "batch_size": 16, "training": {"epochs": 6, "learning_rate": 3e-3}},
+}
+LORA = FULL | {"finetune": {"tuning": "lora", "rank": 4, "batch_size": 16, "training": {"epochs": 2}}}
+
+
+def fitted(settings: dict[str, object], split: Split, folder: Path | None, workspace: Path | None = None) -> BIGRec:
+    model = BIGRec(BIGRecConfig.model_validate(settings), folder)
+    model.fit(split, seed=3, workspace=workspace)
+    return model
+
+
+def test_learns_to_write_the_next_title_and_beats_chance(split: Split, nano_folder: Path) -> None:
+    longer = FULL["finetune"] | {"training": {"epochs": 10, "learning_rate": 3e-3, "patience": None}}  # type: ignore[operator]
+    model = fitted(FULL | {"finetune": longer}, split, nano_folder)
+    texts = model.complete(split.test)
+    assert np.mean([model.is_title(text) for text in texts]) > 0.9
+    assert evaluate(model, split).metrics["hr@5"]["mean"] > 2 * 5 / 24
+
+
+@pytest.mark.parametrize("settings", [FULL, LORA], ids=["full", "lora"])
+def test_scores_survive_saving(settings: dict[str, object], split: Split, nano_folder: Path, tmp_path: Path) -> None:
+    model = fitted(settings, split, nano_folder)
+    model.save(tmp_path / "model")
+    again = BIGRec.load(tmp_path / "model")
+    assert again.complete(split.test) == model.complete(split.test)
+    torch.testing.assert_close(again.scores(split.test), model.scores(split.test), atol=1e-5, rtol=1e-4)
+    assert again.item_vectors is not None
+    assert again.item_vectors.shape[0] == split.n_items
+
+
+def test_two_fits_of_one_seed_are_equal(split: Split, nano_folder: Path) -> None:
+    one, two = (fitted(LORA, split, nano_folder) for _ in range(2))
+    assert torch.equal(one.scores(split.test), two.scores(split.test))
+
+
+def test_answers_are_remembered(split: Split, nano_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = fitted(LORA, split, nano_folder)
+    texts = model.complete(split.test)
+    monkeypatch.setattr("tandemrec.llm.recommenders.bigrec.generate", None)
+    assert model.complete(split.test.take(slice(3, 7))) == texts[3:7]
+    assert model.scores(split.test.take(slice(3, 7))).shape == (4, split.n_items)
+
+
+def test_scores_of_an_exact_title_put_it_first(split: Split, nano_folder: Path) -> None:
+    model = fitted(FULL, split, nano_folder)
+    scores, texts = model.scores(split.test), model.complete(split.test)
+    exact = [row for row, text in enumerate(texts) if model.is_title(text)]
+    best = [model.titles[int(item)] for item in scores[exact].argmax(1)]
+    assert exact
+    assert best == [texts[row].strip().strip('"') for row in exact]
+    assert bool((scores[exact].max(1).values == 0).all())
+
+
+def test_epoch_can_be_chosen_by_ranking(split: Split, nano_folder: Path) -> None:
+    settings = FULL | {"finetune": FULL["finetune"] | {"select_on": "ndcg@10"}}  # type: ignore[operator]
+    model = BIGRec(BIGRecConfig.model_validate(settings), nano_folder)
+    report = model.fit(split, seed=3)
+    assert list(report.curve[0])[2:5] == ["ndcg@10", "hr@10", "log_likelihood"]
+    assert report.best_value == max(row["ndcg@10"] for row in report.curve)
+
+
+def test_runs_on_a_pretrained_model_with_an_adapter(split: Split) -> None:
+    if not (models_root() / "stories260k").is_dir():
+        pytest.skip(f"needs the model stories260k in {models_root()} (TANDEMREC_MODELS)")
+    settings = LORA | {"lm": {"build": "pretrained", "path": "stories260k"}, "prompt": {}}
+    small = {"tuning": "lora", "examples_per_epoch": 16, "training": {"epochs": 1}}
+    model = fitted(settings | {"finetune": small}, split, None)
+    assert model.scores(split.test.take(slice(0, 3))).isfinite().all()
+
+
+def test_configuration_is_checked_before_work(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no model folder"):
+        BIGRecConfig.model_validate({"lm": {"build": "pretrained", "path": "./missing"}}).check()
+    with pytest.raises(InputError, match="there is no text file"):
+        BIGRecConfig.model_validate({"lm": {"build": "nano", "text_files": ["missing.txt"]}}).check()
+
+
+def test_nano_needs_to_be_built_first(split: Split) -> None:
+    with pytest.raises(InputError, match="needs the folder of the built model"):
+        BIGRec(BIGRecConfig.model_validate(FULL)).fit(split)
