@@ -22,8 +22,8 @@ def cell(metric: Mapping[str, float]) -> str:
 def terminal_table(results: Mapping[str, Any]) -> Table:
     """One row a system, best first; the standard error stands beside the headline metric, the best values are bold.
 
-    Only the smallest cutoff and the headline's are shown, and no reciprocal ranks, so that the lines fit a terminal; the
-    Markdown table has everything.
+    Only the smallest cutoff and the headline's are shown, and no reciprocal ranks, so that the lines fit a terminal;
+    the Markdown table has everything.
     """
     headline = results["evaluation"]["headline"]
     measured = headline_metrics(results)
