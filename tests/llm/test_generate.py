@@ -43,6 +43,19 @@ def test_beams_do_not_depend_on_batch_mates_or_padding(architecture: str, tiny: 
     assert together == generate(lm, PROMPTS[::-1], GenerationConfig(beams=3, batch_size=2), 8)[::-1]
 
 
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gpt_neox", "qwen2"])
+def test_prompts_that_beams_share_change_nothing(
+    architecture: str, tiny: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm = LanguageModel.load(tiny(architecture))
+    ids, mask = lm.left_padded(PROMPTS)
+    cache = module._prompt_cache(lm, ids, mask, 3)
+    assert cache.layers[0].keys.shape[0] == 3 * len(PROMPTS)
+    shared = generate(lm, PROMPTS, GenerationConfig(beams=3), 8)
+    monkeypatch.setattr(module, "_prompt_cache", lambda *args: None)
+    assert shared == generate(lm, PROMPTS, GenerationConfig(beams=3), 8)
+
+
 def test_beams_find_a_likelier_answer_than_the_greedy_one(nano: LanguageModel) -> None:
     prompts = [nano.bos + ids for ids in nano.tokenize(["Star", "Dragon 1", '"Rob', "Heart: "])]
     config = {"length_penalty": 0.0}

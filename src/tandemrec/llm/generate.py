@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import Field
 from rich.progress import track
+from torch import Tensor
 
 from tandemrec.llm.model import LanguageModel
 from tandemrec.recommender import Config
@@ -88,8 +91,34 @@ def _beam_search(
         use_cache=True,
     )
     lm.model.eval()
-    out = lm.model.generate(input_ids=ids_BT, attention_mask=mask_BT, generation_config=settings)
+    out = lm.model.generate(
+        input_ids=ids_BT,
+        attention_mask=mask_BT,
+        generation_config=settings,
+        past_key_values=_prompt_cache(lm, ids_BT, mask_BT, config.beams),
+    )
     return [str(text) for text in lm.tokenizer.batch_decode(out[:, ids_BT.shape[1] :], skip_special_tokens=True)]
+
+
+def _prompt_cache(lm: LanguageModel, ids_BT: Tensor, mask_BT: Tensor, beams: int) -> Any:
+    """Keys and values of all prompt tokens but the last, computed once a prompt and then copied to its beams.
+
+    Left to itself, generation runs every prompt as often as there are beams. None where a model keeps anything else
+    than plain keys and values, or does not take positions.
+    """
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+
+    backbone, _ = lm.backbone_and_head()
+    if beams == 1 or ids_BT.shape[1] < 2 or "position_ids" not in inspect.signature(backbone.forward).parameters:
+        return None
+    positions_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)
+    cache = backbone(
+        input_ids=ids_BT[:, :-1], attention_mask=mask_BT[:, :-1], position_ids=positions_BT[:, :-1], use_cache=True
+    ).past_key_values
+    if type(cache) is not DynamicCache or any(type(layer) is not DynamicLayer for layer in cache.layers):
+        return None
+    cache.batch_repeat_interleave(beams)
+    return cache
 
 
 def _finished_chunks(
