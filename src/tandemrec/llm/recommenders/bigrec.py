@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+import numpy as np
 from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -197,11 +198,10 @@ class BIGRec(TextRecommender):
 
     def _prompted(self, examples: Examples) -> Prompted:
         """Prompts with the title of the (first) target; longer titles than generation may write are cut."""
+        asked = examples.take(np.flatnonzero(examples.target.lengths > 0))
         budget = self._answer_budget()
         answers = [[label[:budget]] for label in self._labels]
-        return Prompted(
-            self._prompts(examples), [answers[item] for item in examples.target.values[examples.target.starts]]
-        )
+        return Prompted(self._prompts(asked), [answers[item] for item in asked.target.values[asked.target.starts]])
 
     def _prompts(self, examples: Examples) -> list[list[int]]:
         return prompt_tokens(self._language_model(), examples, self.titles, self.config.prompt, self._answer_budget())
