@@ -83,7 +83,7 @@ def evaluate(
     set_: SetOption = None,
     store: StoreOption = None,
 ) -> None:
-    """Judge the systems of a finished run again, with other settings (`--set cutoffs=[1,50]`); nothing is trained."""
+    """Judge a finished run again with other settings (`--set cutoffs=[1,10,50]`); nothing is trained."""
     from tandemrec.experiment.run import Run, judge_again
 
     _show(judge_again(Run.open(run), set_ or (), store=store, listen=_tell))

@@ -88,7 +88,7 @@ def judge_again(
 
     Args:
         run: the finished run.
-        overrides: `key=value` of the recipe's `evaluation` part, such as `cutoffs=[1,50]`.
+        overrides: `key=value` of the recipe's `evaluation` part, such as `cutoffs=[1,10,50]`.
         store: where evaluations are kept; default as for `run`.
         listen: told what happens to every stage.
     """

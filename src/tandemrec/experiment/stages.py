@@ -126,7 +126,7 @@ class Stages:
             "config": _dump(config.lm),
             "texts": hash_files(config.text_files()),
             "seed": seed,
-            "code": code_version("llm/nano.py", "training.py"),
+            "code": code_version("llm/nano.py", "llm/corpus.py", "training.py"),
         }
         return self._get("language-model", depends, make)
 
