@@ -60,6 +60,9 @@ class BIGRecConfig(Config):
     finetune: FineTuneConfig = FineTuneConfig()
     """How the answer is learned."""
 
+    loss_on: Literal["answer", "all"] = "answer"
+    """Tokens that training learns to predict: the answer's, or the prompt's too, as the code of BIGRec has it."""
+
     generation: GenerationConfig = GenerationConfig()
     """How an answer is written."""
 
@@ -127,7 +130,7 @@ class BIGRec(TextRecommender):
             lm,
             SFT(),
             config.finetune,
-            self._prompted(split.train),
+            self._prompted(split.train, config.loss_on),
             self._prompted(split.valid),
             seed,
             (lambda: self._judge(split)) if config.finetune.select_on == "ndcg@10" else None,
@@ -196,12 +199,15 @@ class BIGRec(TextRecommender):
         self.complete(split.valid)
         return validation_figures(self, split.valid)
 
-    def _prompted(self, examples: Examples) -> Prompted:
+    def _prompted(self, examples: Examples, loss_on: Literal["answer", "all"] = "answer") -> Prompted:
         """Prompts with the title of the (first) target; longer titles than generation may write are cut."""
         asked = examples.take(np.flatnonzero(examples.target.lengths > 0))
-        budget = self._answer_budget()
-        answers = [[label[:budget]] for label in self._labels]
-        return Prompted(self._prompts(asked), [answers[item] for item in asked.target.values[asked.target.starts]])
+        labels = [self._labels[item][: self._answer_budget()] for item in asked.target.values[asked.target.starts]]
+        prompts = self._prompts(asked)
+        if loss_on == "all":
+            labels = [prompt[1:] + label for prompt, label in zip(prompts, labels, strict=True)]
+            prompts = [prompt[:1] for prompt in prompts]
+        return Prompted(prompts, [[label] for label in labels])
 
     def _prompts(self, examples: Examples) -> list[list[int]]:
         return prompt_tokens(self._language_model(), examples, self.titles, self.config.prompt, self._answer_budget())
