@@ -79,6 +79,17 @@ def test_epoch_can_be_chosen_by_ranking(split: Split, nano_folder: Path) -> None
     assert report.best_value == max(row["ndcg@10"] for row in report.curve)
 
 
+def test_loss_may_count_the_prompt_too(split: Split, nano_folder: Path) -> None:
+    model = fitted(LORA, split, nano_folder)
+    answers, everything = model._prompted(split.train), model._prompted(split.train, "all")
+    for row in range(len(split.train)):
+        whole = answers.prompts[row] + answers.completions[row][0]
+        assert everything.prompts[row] == whole[:1]
+        assert everything.completions[row][0] == whole[1:]
+        title = model.titles[split.train.target[row][0]]
+        assert model._language_model().tokenizer.decode(answers.completions[row][0]) == f' "{title}"</s>'
+
+
 def test_runs_on_a_pretrained_model_with_an_adapter(split: Split) -> None:
     if not (models_root() / "stories260k").is_dir():
         pytest.skip(f"needs the model stories260k in {models_root()} (TANDEMREC_MODELS)")
