@@ -186,7 +186,11 @@ class _State:
         self.names = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=config.learning_rate, betas=(0.9, config.beta2), weight_decay=config.weight_decay
+            self.parameters,
+            lr=config.learning_rate,
+            betas=(0.9, config.beta2),
+            weight_decay=config.weight_decay,
+            fused=True,
         )
         self.workspace = workspace
         self.epoch = self.step = self.step_in_epoch = self.bad_validations = 0
@@ -275,9 +279,7 @@ class _State:
                 if key.startswith("adam:") and key.split(":", 2)[2] == name
             }
             if stored:
-                self.optimizer.state[parameter] = {
-                    key: value if key == "step" else value.to(parameter.device) for key, value in stored.items()
-                }
+                self.optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in stored.items()}
         torch.set_rng_state(tensors["rng:cpu"])
         if "rng:cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng:cuda"])
