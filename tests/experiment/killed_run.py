@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from tandemrec import training
 from tandemrec.experiment.recipe import load_recipe
 from tandemrec.experiment.run import run
 from tandemrec.experiment.store import Store
 from tandemrec.llm import generate
+from tandemrec.training.state import TrainingState
 
 
 def die() -> None:
@@ -38,7 +38,7 @@ def main(recipe: str, out: str, stage: str, where: str) -> None:
 
         return make(store, name, key, directory, depends, inner)
 
-    save, search = training._State.save, generate._beam_search
+    save, search = TrainingState.save, generate._beam_search
 
     def counted() -> None:
         if current[0] == stage and where != "end":
@@ -55,7 +55,7 @@ def main(recipe: str, out: str, stage: str, where: str) -> None:
         return search(*arguments)
 
     Store._make = making  # type: ignore[method-assign]
-    training._State.save = saving  # type: ignore[method-assign]
+    TrainingState.save = saving  # type: ignore[method-assign]
     generate._beam_search = searching
     run(load_recipe(recipe), Path(out))
 

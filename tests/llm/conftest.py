@@ -72,7 +72,7 @@ def _save(architecture: str, nano_folder: Path, folder: Path) -> Path:
     else:
         sizes |= {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
         sizes |= {"max_position_embeddings": 128}
-    if architecture in ("llama", "qwen2", "gemma2"):
+    if architecture in ("llama", "qwen2", "qwen3", "gemma2"):
         sizes |= {"num_key_value_heads": 1}
     if architecture == "gemma2":
         sizes |= {"head_dim": 16, "final_logit_softcapping": 2.0}

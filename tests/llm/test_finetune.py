@@ -68,18 +68,6 @@ def test_loss_is_the_mean_over_all_label_tokens_of_a_step(tiny: Folder) -> None:
     assert one.validate()["log_likelihood"] == pytest.approx(values.mean().item(), abs=1e-6)
 
 
-def test_several_completions_of_a_prompt_stay_apart(tiny: Folder) -> None:
-    """What objectives with negatives rest on: (B, C) sums over the tokens of each completion."""
-    one = task(LanguageModel.load(tiny("llama")), tuning="full")
-    part = Prompted([[0, 5], [0, 6, 7]], [[[8, 9, 1], [4, 1]], [[10, 1], [11, 12, 13, 1]]])
-    counts = torch.tensor([[3, 2], [2, 4]])
-    sums = one._log_probs(part, [0, 1], counts)
-    for b in range(2):
-        for c in range(2):
-            alone = one.lm.label_log_probs([part.prompts[b]], [part.completions[b][c]]).sum()
-            torch.testing.assert_close(sums[b, c], alone, atol=1e-4, rtol=1e-4)
-
-
 def test_an_epoch_may_draw_some_examples_from_the_seed(tiny: Folder) -> None:
     one = task(LanguageModel.load(tiny("llama")), examples_per_epoch=20)
     drawn = [sorted(row for step in one.steps(epoch) for batch in step for row in batch) for epoch in (0, 1, 0)]

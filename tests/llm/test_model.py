@@ -46,8 +46,8 @@ def test_logits_at_labels_only_give_the_loss_and_gradient_of_all_logits(architec
 
 
 def test_logits_capped_after_the_head_are_noticed(tiny: Folder) -> None:
-    assert not LanguageModel.load(tiny("gemma2"))._head_gives_logits
-    assert LanguageModel.load(tiny("llama"))._head_gives_logits
+    assert not LanguageModel.load(tiny("gemma2")).scorer.head_gives_logits
+    assert LanguageModel.load(tiny("llama")).scorer.head_gives_logits
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -15,7 +15,7 @@ def code_version(*rooms: str) -> str:
     """Hash of the syntax trees, docstrings aside, of the named files and folders of the package.
 
     Args:
-        rooms: paths relative to the package, such as `training.py` or `llm`.
+        rooms: paths relative to the package, such as `recommender.py` or `llm`.
     """
     digest = hashlib.sha256()
     for room in rooms:

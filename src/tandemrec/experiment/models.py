@@ -39,7 +39,7 @@ def make_recommender(config: Config, language_model: Path | None = None) -> Reco
 
 def code_rooms(config: Config) -> tuple[str, ...]:
     """The code that a model's training runs."""
-    shared = ("training.py", "recommender.py")
+    shared = ("training", "recommender.py")
     return ("llm", *shared) if isinstance(config, BIGRecConfig) else (CONVENTIONAL[type(config)][2], *shared)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from tandemrec.experiment.seeds import derive_seed
 from tandemrec.experiment.store import Artifact, Store, hash_files
 from tandemrec.llm.recommenders.bigrec import BIGRecConfig
 from tandemrec.recommender import Config, FitReport, TextRecommender
+from tandemrec.training.state import METRICS
 
 SHOWN_OUTPUTS = 10
 """Generated titles that go into the report; all of them are in the artifact."""
@@ -79,6 +81,8 @@ class Stages:
             model = make_recommender(config, None if base is None else base.path)
             report = model.fit(split, seed=seed, workspace=work)
             model.save(draft)
+            if (work / METRICS).exists():
+                shutil.copy(work / METRICS, draft / METRICS)
             return report.model_dump(mode="json")
 
         depends = {
@@ -126,7 +130,7 @@ class Stages:
             "config": _dump(config.lm),
             "texts": hash_files(config.text_files()),
             "seed": seed,
-            "code": code_version("llm/nano.py", "llm/corpus.py", "training.py"),
+            "code": code_version("llm/nano.py", "llm/corpus.py", "training"),
         }
         return self._get("language-model", depends, make)
 

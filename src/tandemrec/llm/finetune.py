@@ -9,13 +9,15 @@ from typing import Literal
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from tandemrec.errors import InputError
 from tandemrec.llm.model import LanguageModel
 from tandemrec.llm.objectives import Objective, Prompted
+from tandemrec.llm.packing import Packed, pack
+from tandemrec.llm.scoring import CompletionScorer
 from tandemrec.recommender import Config, FitReport
-from tandemrec.training import TrainingConfig, train
+from tandemrec.training import Task, TrainingConfig, process_count, train
 
 ADAPTED = (("q_proj", "v_proj"), ("query_key_value",), ("c_attn",))
 """Linear maps that carry adapters, by what an architecture calls them: Llama, Qwen and GPT-Neo; GPT-NeoX; GPT-2."""
@@ -42,6 +44,9 @@ class FineTuneConfig(Config):
     micro_batch_tokens: int = Field(4096, ge=16)
     """Tokens, padding included, that are run through the model at once; leaves the result alone."""
 
+    gradient_checkpointing: bool = False
+    """Keep only the inputs of every layer and compute the rest again on the way back: slower, far less memory."""
+
     examples_per_epoch: int | None = Field(None, ge=1)
     """Examples of an epoch, drawn anew for each from the seed; null: all."""
 
@@ -52,8 +57,8 @@ class FineTuneConfig(Config):
     """Length and speed of learning."""
 
 
-class FineTuning:
-    """A task of the training loop. Micro-batches are examples of about equal length, so little padding is computed."""
+class FineTuning(Task[list[int]]):
+    """A task of the training loop. Micro-batches are examples of about equal length, packed; see `llm.packing`."""
 
     def __init__(
         self,
@@ -71,58 +76,67 @@ class FineTuning:
             lm: made trainable by `prepare`.
             objective: the loss.
             config: sizes.
-            train_part: what is learned from.
+            train_part: what is learned from; as many completions a prompt as the objective has columns.
             valid_part: whose first completions' likelihood is watched.
             seed: of the order.
             judge: figures that choose the epoch in place of the likelihood, the first of them maximised.
         """
         self.lm, self.objective, self.config, self.seed, self.judge = lm, objective, config, seed, judge
-        self.train_part, self.valid_part = train_part, valid_part
-        self.module: nn.Module = lm.model
+        self.train_part, self.valid_part = train_part, valid_part.keep([0])
+        self.module: CompletionScorer = lm.scorer
 
     def steps(self, epoch: int) -> Sequence[Sequence[list[int]]]:
         """Row numbers of every micro-batch of every step."""
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.train_part))
         order, size = order[: self.config.examples_per_epoch], self.config.batch_size
+        needed = self.train_part.keep(self.objective.columns())
         return [
-            length_batches(self.train_part, order[start : start + size].tolist(), self.config.micro_batch_tokens)
+            length_batches(
+                needed, order[start : start + size].tolist(), self.config.micro_batch_tokens, process_count()
+            )
             for start in range(0, len(order), size)
         ]
 
     def weight(self, batch: list[int]) -> float:
         """The objective's number of terms."""
-        return self.objective.weight(_counts(self.train_part, batch))
+        return self.objective.weight(self._counts(batch))
 
     def loss(self, batch: list[int]) -> Tensor:
         """The objective's sum of terms."""
-        counts_BC = _counts(self.train_part, batch)
-        return self.objective.loss(batch, self._log_probs(self.train_part, batch, counts_BC), counts_BC)
+        packed = self._packed(self.train_part, batch, self.objective.columns())
+        return self.objective.loss(batch, self.run(packed), packed.counts_BC)
 
     def validate(self) -> dict[str, float]:
         """The judge's figures, if there is one, and the mean log-probability of a label token."""
         part, total, tokens = self.valid_part, 0.0, 0.0
         for batch in length_batches(part, list(range(len(part))), self.config.micro_batch_tokens):
-            counts_BC = _counts(part, batch)
-            total += float(self._log_probs(part, batch, counts_BC)[:, 0].detach().double().sum())
-            tokens += float(counts_BC[:, 0].sum())
+            packed = self._packed(part, batch, (0,))
+            total += float(self.run(packed).detach().double().sum())
+            tokens += float(packed.counts_BC.sum())
         figures = {"log_likelihood": total / tokens}
         return figures if self.judge is None else self.judge() | figures
 
-    def _log_probs(self, part: Prompted, batch: list[int], counts_BC: Tensor) -> Tensor:
-        """Summed label log-probabilities, (B, C)."""
-        prompts = [part.prompts[row] for row in batch for _ in part.completions[row]]
-        values_N = self.lm.label_log_probs(prompts, [label for row in batch for label in part.completions[row]])
-        counts = counts_BC.flatten().to(values_N.device)
-        owner_N = torch.repeat_interleave(torch.arange(len(counts), device=values_N.device), counts)
-        return values_N.new_zeros(len(counts)).index_add(0, owner_N, values_N).view(counts_BC.shape)
+    def _packed(self, part: Prompted, batch: list[int], columns: Sequence[int]) -> Packed:
+        prompts = [part.prompts[row] for row in batch]
+        return pack(prompts, [[part.completions[row][c] for c in columns] for row in batch], self.lm.pad).to(
+            self.lm.device
+        )
+
+    def _counts(self, batch: list[int]) -> Tensor:
+        columns = self.objective.columns()
+        return torch.tensor([[len(self.train_part.completions[row][c]) for c in columns] for row in batch])
 
 
-def length_batches(part: Prompted, rows: Sequence[int], tokens: int) -> list[list[int]]:
-    """Groups of rows ordered by length, each of at most `tokens` padded tokens (a longer row is alone)."""
+def length_batches(part: Prompted, rows: Sequence[int], tokens: int, at_least: int = 1) -> list[list[int]]:
+    """Groups of rows ordered by length, each of at most `tokens` padded tokens (a longer row is alone).
+
+    Several processes share the groups, so there are `at_least` as many of them, as far as there are rows.
+    """
+    ordered = sorted(rows, key=lambda row: (part.length(row), row))
+    most = -(-len(ordered) // at_least)
     groups: list[list[int]] = []
-    for row in sorted(rows, key=lambda row: (part.length(row), row)):
-        width = part.length(row) * len(part.completions[row])
-        if not groups or (len(groups[-1]) + 1) * width > tokens:
+    for row in ordered:
+        if not groups or len(groups[-1]) == most or (len(groups[-1]) + 1) * part.length(row) > tokens:
             groups.append([])
         groups[-1].append(row)
     return groups
@@ -147,8 +161,10 @@ def prepare(lm: LanguageModel, config: FineTuneConfig, seed: int) -> LanguageMod
     Raises:
         InputError: if the architecture has none of the maps that adapters go to.
     """
+    if config.gradient_checkpointing:
+        lm.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if config.tuning == "full":
-        return LanguageModel(lm.model.float(), lm.tokenizer, lm.origin)
+        return LanguageModel(lm.model.float(), lm.tokenizer, lm.origin, lm.slots)
     from peft import LoraConfig, get_peft_model
 
     names = {name.rpartition(".")[2] for name, _ in lm.model.named_modules()}
@@ -164,9 +180,5 @@ def prepare(lm: LanguageModel, config: FineTuneConfig, seed: int) -> LanguageMod
         fan_in_fan_out=targets == ("c_attn",),
         task_type="CAUSAL_LM",
     )
-    return LanguageModel(get_peft_model(lm.model, adapter, autocast_adapter_dtype=True), lm.tokenizer, lm.origin)
-
-
-def _counts(part: Prompted, batch: list[int]) -> Tensor:
-    """Label tokens of every completion, (B, C)."""
-    return torch.tensor([[len(label) for label in part.completions[row]] for row in batch])
+    tuned = get_peft_model(lm.model, adapter, autocast_adapter_dtype=True)
+    return LanguageModel(tuned, lm.tokenizer, lm.origin, lm.slots)

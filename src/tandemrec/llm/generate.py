@@ -15,6 +15,7 @@ from rich.progress import track
 from torch import Tensor
 
 from tandemrec.llm.model import LanguageModel
+from tandemrec.llm.scoring import backbone_and_head
 from tandemrec.recommender import Config
 from tandemrec.training import show_progress
 
@@ -108,7 +109,7 @@ def _prompt_cache(lm: LanguageModel, ids_BT: Tensor, mask_BT: Tensor, beams: int
     """
     from transformers.cache_utils import DynamicCache, DynamicLayer
 
-    backbone, _ = lm.backbone_and_head()
+    backbone, _ = backbone_and_head(lm.model)
     if beams == 1 or ids_BT.shape[1] < 2 or "position_ids" not in inspect.signature(backbone.forward).parameters:
         return None
     positions_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)

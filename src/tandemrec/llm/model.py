@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from tandemrec.data.locations import models_root
 from tandemrec.errors import InputError
+from tandemrec.llm.packing import pack
+from tandemrec.llm.scoring import CompletionScorer, backbone_and_head
 from tandemrec.training import default_device
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -31,12 +33,13 @@ class LanguageModel:
         model: the Hugging Face model, wrapped by PEFT where there is an adapter.
         tokenizer: its tokenizer.
         origin: folder or hub id of the base weights.
+        slots: gives the input vectors (N, D) of N items: token −1−i of a prompt stands for item i; None: none does.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, origin: str) -> None:
+    def __init__(self, model: Any, tokenizer: Any, origin: str, slots: nn.Module | None = None) -> None:
         from transformers import GenerationConfig
 
-        self.model, self.tokenizer, self.origin = model, tokenizer, origin
+        self.model, self.tokenizer, self.origin, self.slots = model, tokenizer, origin, slots
         self._base: Any = None
         # Decoding settings are always passed; what the checkpoint recommends must not mix into them.
         model.generation_config = GenerationConfig()
@@ -124,42 +127,21 @@ class LanguageModel:
         return list(self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"])
 
     @cached_property
-    def _head_gives_logits(self) -> bool:
-        """Whether the output map is the last step: some architectures scale or cap logits after it."""
-        whole = self.model.get_base_model() if self.has_adapter else self.model
-        ids_BT = torch.tensor([[self.eos, self.pad, self.eos]], device=self.device)
-        backbone, head = self.backbone_and_head()
-        training = whole.training
-        whole.eval()
-        with torch.no_grad():
-            own = head(backbone(input_ids=ids_BT, use_cache=False).last_hidden_state)
-            same = torch.allclose(own, whole(input_ids=ids_BT, use_cache=False).logits, atol=1e-3, rtol=1e-2)
-        whole.train(training)
-        return same
-
-    def backbone_and_head(self) -> tuple[Any, nn.Module]:
-        """The network below the vocabulary, adapter included, and the map to the vocabulary."""
-        whole = self.model.get_base_model() if self.has_adapter else self.model
-        return whole.base_model, whole.get_output_embeddings()
+    def scorer(self) -> CompletionScorer:
+        """What computes log-probabilities, as a module that can be trained."""
+        return CompletionScorer(self.model, self.slots)
 
     def label_log_probs(self, prompts: Sequence[list[int]], labels: Sequence[list[int]]) -> Tensor:
-        """Log-probability of every label token, one row after another; shape (sum of label lengths,).
+        """Log-probability of every label token, one row after another; shape (sum of label lengths,)."""
+        packed = pack(prompts, [[label] for label in labels], self.pad)
+        values_N: Tensor = self.scorer.tokens(packed.to(self.device))
+        return values_N
 
-        Hidden states are gathered at label positions before the vocabulary is touched: logits exist only there. Padding
-        is on the right, where a causal model never looks, so it needs no mask.
-        """
-        rows = [prompt + label for prompt, label in zip(prompts, labels, strict=True)]
-        ids_BT, _ = self._padded(rows, left=False)
-        row_N = np.repeat(np.arange(len(rows)), [len(label) for label in labels])
-        column_N = np.concatenate([np.arange(len(p), len(p) + len(y)) for p, y in zip(prompts, labels, strict=True)])
-        row, column = torch.from_numpy(row_N).to(self.device), torch.from_numpy(column_N).to(self.device)
-        if self._head_gives_logits:
-            backbone, head = self.backbone_and_head()
-            hidden_BTD = backbone(input_ids=ids_BT, use_cache=False).last_hidden_state
-            logits_NV = head(hidden_BTD[row, column - 1])
-        else:
-            logits_NV = self.model(input_ids=ids_BT, use_cache=False).logits[row, column - 1]
-        return -nn.functional.cross_entropy(logits_NV.float(), ids_BT[row, column], reduction="none")
+    def log_probs(self, prompts: Sequence[list[int]], completions: Sequence[Sequence[list[int]]]) -> Tensor:
+        """Log-probabilities (B, C) of C completions of each of B prompts; a prompt is computed once."""
+        packed = pack(prompts, completions, self.pad)
+        values_BC: Tensor = self.scorer(packed.to(self.device))
+        return values_BC
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> Tensor:
@@ -190,7 +172,7 @@ class LanguageModel:
         """The network below the vocabulary with the weights of the origin."""
         if self.has_adapter:
             with self.model.disable_adapter():
-                yield self.backbone_and_head()[0]
+                yield backbone_and_head(self.model)[0]
             return
         if self._base is None:
             self._base = LanguageModel.load(self.origin, device=self.device).model

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tandemrec.data.dataset import Dataset
 from tandemrec.llm.corpus import catalogue_documents, read_texts
 from tandemrec.recommender import Config, FitReport
-from tandemrec.training import TrainingConfig, default_device, train
+from tandemrec.training import Task, TrainingConfig, default_device, train
 
 BOS, EOS = "<s>", "</s>"
 BOS_ID, EOS_ID = 0, 1
@@ -143,11 +143,11 @@ def _new_model(config: NanoConfig, vocabulary: int) -> Any:
     )
 
 
-class _NextToken:
+class _NextToken(Task[TokenArray]):
     """Causal language modelling over shuffled documents, laid end to end and cut into rows."""
 
     def __init__(self, model: Any, documents: Sequence[TokenArray], config: NanoConfig, seed: int) -> None:
-        self.module = model
+        self.module: Any = model
         self.config, self.seed = config, seed
         order = np.random.default_rng(seed).permutation(len(documents))
         flat = np.concatenate([documents[i] for i in order])
@@ -167,7 +167,7 @@ class _NextToken:
 
     def loss(self, batch: TokenArray) -> Tensor:
         ids_BT = torch.from_numpy(batch.astype(np.int64)).to(self.module.device)
-        logits_BTV = self.module(input_ids=ids_BT[:, :-1], use_cache=False).logits
+        logits_BTV = self.run(input_ids=ids_BT[:, :-1], use_cache=False).logits
         return nn.functional.cross_entropy(logits_BTV.flatten(0, 1).float(), ids_BT[:, 1:].flatten(), reduction="sum")
 
     def validate(self) -> dict[str, float]:

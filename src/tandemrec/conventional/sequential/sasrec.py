@@ -27,7 +27,7 @@ from tandemrec.data.split import Split
 from tandemrec.errors import InputError
 from tandemrec.evaluation.evaluate import validation_figures
 from tandemrec.recommender import Config, FitReport, Scorer
-from tandemrec.training import TrainingConfig, default_device, train
+from tandemrec.training import Task, TrainingConfig, default_device, train
 
 
 class SASRecConfig(Config):
@@ -218,11 +218,12 @@ class SASRec(Scorer):
         return self.module
 
 
-class _NextItem:
+class _NextItem(Task[SequenceBatch]):
     """The task of the training loop: predict the next item at every position."""
 
     def __init__(self, model: SASRec, module: SASRecModule, split: Split, seed: int) -> None:
-        self.model, self.module, self.split, self.seed = model, module, split, seed
+        self.model, self.split, self.seed = model, split, seed
+        self.module: SASRecModule = module
         self.config, self.device = model.config, model.device
         self.rows = training_rows(split.sequences, self.config.max_length, chunks=self.config.chunks)
         if not len(self.rows):
@@ -258,7 +259,7 @@ class _NextItem:
 
     def loss(self, batch: SequenceBatch) -> Tensor:
         inputs = batch.inputs
-        hidden_BTD = self.module(_left_aligned(inputs, self.device))
+        hidden_BTD = self.run(_left_aligned(inputs, self.device))
         real_BT = torch.arange(hidden_BTD.shape[1]) < torch.from_numpy(inputs.lengths)[:, None]
         hidden_ND = hidden_BTD[real_BT.to(self.device)]
         target_N = torch.from_numpy(batch.targets.astype(np.int64)).to(self.device)

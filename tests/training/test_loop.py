@@ -1,5 +1,6 @@
 """The shared loop: what a kill must not change, which epoch is kept, and what micro-batches must not change."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,11 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tandemrec.errors import InputError
 from tandemrec.recommender import FitReport
-from tandemrec.training import TrainingConfig, learning_rate_factor, train
+from tandemrec.training import Task, TrainingConfig, learning_rate_factor, train
+from tandemrec.training.state import TrainingState
 
 
-class Regression:
+class Regression(Task[Tensor]):
     """Least squares with dropout; `scores` fakes the validation figures; `die_at` raises at the n-th loss."""
 
     def __init__(self, scores: Sequence[float] = (), micro: int = 1, dropout: float = 0.2, die_at: int = 0) -> None:
@@ -31,7 +34,7 @@ class Regression:
         self.losses += 1
         if self.losses == self.die_at:
             raise KeyboardInterrupt
-        return ((self.module(self.x[batch])[:, 0] - self.y[batch]) ** 2).sum()
+        return ((self.run(self.x[batch])[:, 0] - self.y[batch]) ** 2).sum()
 
     def validate(self) -> dict[str, float]:
         self.validations += 1
@@ -65,22 +68,20 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path, die_at:
 
 
 def test_a_kill_between_best_and_last_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tandemrec import training
-
     config = TrainingConfig(epochs=3, learning_rate=0.05)
     whole = Regression()
     train(whole, config, seed=5)
-    write = training._State._write
+    write = TrainingState._write
 
-    def dying(state: training._State, name: str, *rest: object) -> None:
+    def dying(state: TrainingState, name: str, *rest: object) -> None:
         if name == "last" and state.epoch == 2:
             raise KeyboardInterrupt
         write(state, name, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(training._State, "_write", dying)
+    monkeypatch.setattr(TrainingState, "_write", dying)
     with pytest.raises(KeyboardInterrupt):
         train(Regression(), config, seed=5, workspace=tmp_path)
-    monkeypatch.setattr(training._State, "_write", write)
+    monkeypatch.setattr(TrainingState, "_write", write)
     resumed = Regression()
     train(resumed, config, seed=5, workspace=tmp_path)
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(weights(resumed), weights(whole), strict=True))
@@ -130,3 +131,26 @@ def test_gradients_are_clipped() -> None:
     train(task, TrainingConfig(epochs=1, clip_norm=0.5), seed=1)
     norm = torch.stack([p.grad.norm() for p in task.module.parameters() if p.grad is not None]).norm()
     assert float(norm) == pytest.approx(0.5, rel=1e-3)
+
+
+def test_mixed_precision_leaves_the_module_as_it_was() -> None:
+    task = Regression(dropout=0.0)
+    train(task, TrainingConfig(epochs=1, mixed_precision="bf16"), seed=1)
+    plain = Regression(dropout=0.0)
+    plain.module.load_state_dict(task.module.state_dict())
+    assert torch.equal(task.module(task.x), plain.module(plain.x))
+    assert {parameter.dtype for parameter in task.module.parameters()} == {torch.float32}
+    train(task, TrainingConfig(epochs=1), seed=1)  # another precision in the same process
+
+
+def test_metrics_are_written_as_json_lines(tmp_path: Path) -> None:
+    train(Regression(), TrainingConfig(epochs=2, log_every=2), seed=1, workspace=tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line.get("epoch")) for line in lines] == [(2, None), (3, 1), (4, None), (6, None), (6, 2)]
+    assert {"loss", "learning_rate"} <= lines[0].keys()
+    assert {"loss", "score"} <= lines[1].keys()
+
+
+def test_an_absent_tracker_is_named() -> None:
+    with pytest.raises(InputError, match="found 'trackio', whose package is not installed"):
+        train(Regression(), TrainingConfig(epochs=1, trackers=("trackio",)), seed=1)

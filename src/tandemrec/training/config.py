@@ -1,0 +1,65 @@
+"""How long and how fast to learn."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import Field
+
+from tandemrec.recommender import Config
+
+Tracker = Literal["tensorboard", "mlflow", "wandb", "trackio"]
+
+
+class TrainingConfig(Config):
+    """Length, speed, precision and bookkeeping of a training."""
+
+    epochs: int = Field(100, ge=1)
+    """Upper limit of epochs."""
+
+    learning_rate: float = Field(1e-3, gt=0)
+    """Peak learning rate of AdamW."""
+
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled weight decay."""
+
+    beta2: float = Field(0.999, gt=0, lt=1)
+    """Second moment decay of AdamW (the first is .9)."""
+
+    warmup_steps: int = Field(0, ge=0)
+    """Steps of linear warm-up."""
+
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Decay after warm-up: none, or to zero at the last step of the last epoch."""
+
+    clip_norm: float | None = Field(1.0, gt=0)
+    """Largest gradient norm; null: no clipping."""
+
+    patience: int | None = Field(10, ge=1)
+    """Validations without improvement (a tie is none) before stopping; null: never stop early."""
+
+    validate_every: int = Field(1, ge=1)
+    """Epochs between validations; the last epoch is always validated."""
+
+    checkpoint_seconds: float = Field(60.0, ge=0)
+    """Least time between two checkpoints within an epoch."""
+
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    """Arithmetic of the forward pass; weights, gradients' sums and the optimiser stay in their own precision."""
+
+    log_every: int = Field(10, ge=1)
+    """Steps between two lines of `metrics.jsonl`, which a training with a workspace always writes."""
+
+    trackers: tuple[Tracker, ...] = ()
+    """Experiment trackers that get the same figures, each an installed package of that name."""
+
+
+def learning_rate_factor(config: TrainingConfig, step: int, total_steps: int) -> float:
+    """Share of the peak learning rate at a step (0-based): linear warm-up, then the schedule."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return 1.0
+    done = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
+    return 1.0 - done if config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
