@@ -46,6 +46,10 @@ class Config(BaseModel):
             InputError: naming what is missing.
         """
 
+    def partners(self) -> tuple[str, ...]:
+        """Names of the recipe's systems that must be trained before this one; most configs need none."""
+        return ()
+
     @model_validator(mode="before")
     @classmethod
     def _name_unknown_keys(cls, data: Any) -> Any:

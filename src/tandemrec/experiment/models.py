@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,10 +14,14 @@ from tandemrec.conventional.direct.itemknn import ItemKNN, ItemKNNConfig
 from tandemrec.conventional.popularity import Popularity, PopularityConfig
 from tandemrec.conventional.sequential.sasrec import SASRec, SASRecConfig
 from tandemrec.llm.recommenders.bigrec import BIGRec, BIGRecConfig
+from tandemrec.llm.recommenders.injection import Injection, InjectionConfig
+from tandemrec.llm.recommenders.llara import LLaRA, LLaRAConfig
+from tandemrec.llm.recommenders.writer import TitleWriter, WriterConfig
 from tandemrec.recommender import Config, Recommender
 
 ModelConfig = Annotated[
-    PopularityConfig | ItemKNNConfig | EASEConfig | SASRecConfig | BIGRecConfig, Field(discriminator="model")
+    PopularityConfig | ItemKNNConfig | EASEConfig | SASRecConfig | BIGRecConfig | LLaRAConfig | InjectionConfig,
+    Field(discriminator="model"),
 ]
 
 Maker = Callable[[Any], Recommender]
@@ -30,19 +35,55 @@ CONVENTIONAL: dict[type[Config], tuple[Maker, Callable[[Path], Recommender], str
 """Config class → how its recommender is made, how it is read, and the code whose change means training it again."""
 
 
-def make_recommender(config: Config, language_model: Path | None = None) -> Recommender:
-    """An untrained recommender; `language_model` is the folder of a language model built for it."""
-    if isinstance(config, BIGRecConfig):
-        return BIGRec(config, language_model)
-    return CONVENTIONAL[type(config)][0](config)
+WRITERS: dict[type[Config], type[TitleWriter]] = {BIGRecConfig: BIGRec, LLaRAConfig: LLaRA}
+"""Config class → recommender, of those that write titles."""
+
+
+@dataclass(frozen=True)
+class Materials:
+    """What earlier stages made for a recommender.
+
+    Attributes:
+        language_model: folder of the language model that was built for it.
+        distilled: its teacher's answers to the training prompts.
+        folders: of its trained partners, by name.
+        partners: the same, loaded when asked for.
+    """
+
+    language_model: Path | None
+    distilled: Path | None
+    folders: Mapping[str, Path]
+    partners: Callable[[str], Recommender]
+
+
+def make_recommender(config: Config, materials: Materials) -> Recommender:
+    """An untrained recommender.
+
+    Raises:
+        InputError: if a partner is of a kind that cannot serve it.
+    """
+    if isinstance(config, InjectionConfig):
+        return Injection(config, materials.partners(config.base), materials.partners(config.prior))
+    if not isinstance(config, WriterConfig):
+        return CONVENTIONAL[type(config)][0](config)
+    given: dict[str, Any] = {"teacher": materials.folders.get(config.teacher or ""), "distilled": materials.distilled}
+    if isinstance(config, LLaRAConfig):
+        given["item_vectors"] = getattr(materials.partners(config.vectors), "item_vectors", None)
+    return WRITERS[type(config)](config, materials.language_model, **given)
+
+
+def load_recommender(config: Config, directory: Path, partners: Callable[[str], Recommender]) -> Recommender:
+    """A finished model from its artifact; `partners` loads others by name, for models that work on top of others."""
+    if isinstance(config, InjectionConfig):
+        return Injection.load(directory, *map(partners, config.partners()))
+    if isinstance(config, WriterConfig):
+        return WRITERS[type(config)].load(directory)
+    return CONVENTIONAL[type(config)][1](directory)
 
 
 def code_rooms(config: Config) -> tuple[str, ...]:
     """The code that a model's training runs."""
     shared = ("training", "recommender.py")
-    return ("llm", *shared) if isinstance(config, BIGRecConfig) else (CONVENTIONAL[type(config)][2], *shared)
-
-
-def load_recommender(config: Config, directory: Path) -> Recommender:
-    """A finished model from its artifact."""
-    return BIGRec.load(directory) if isinstance(config, BIGRecConfig) else CONVENTIONAL[type(config)][1](directory)
+    if isinstance(config, WriterConfig | InjectionConfig):
+        return ("llm", *shared)
+    return (CONVENTIONAL[type(config)][2], *shared)

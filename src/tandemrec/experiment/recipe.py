@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from tandemrec.data.filter import CleaningConfig
 from tandemrec.data.protocols import SplitConfig
@@ -16,6 +18,7 @@ from tandemrec.errors import InputError
 from tandemrec.evaluation.evaluate import EvaluationConfig
 from tandemrec.experiment.bundled import read_recipe
 from tandemrec.experiment.models import ModelConfig
+from tandemrec.llm.recommenders.writer import WriterConfig
 from tandemrec.recommender import Config
 
 
@@ -53,6 +56,37 @@ class Recipe(Config):
             if not name or name != name.strip() or any(not (c.isalnum() or c in " -_+.()@=") for c in name):
                 raise ValueError(f"the model name '{name}' may hold only letters, digits, spaces and any of -_+.()@=")
         return models
+
+    @model_validator(mode="after")
+    def _partners_are_there(self) -> Self:
+        for name, config in self.models.items():
+            for partner in config.partners():
+                if partner not in self.models:
+                    near = get_close_matches(partner, self.models, 1)
+                    hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(self.models)}"
+                    raise ValueError(
+                        f"the model '{name}' builds on '{partner}', which is no model of the recipe; {hint}"
+                    )
+            teacher = config.teacher if isinstance(config, WriterConfig) else None
+            if teacher is not None and self.models[teacher].model != config.model:
+                raise ValueError(
+                    f"the model '{name}' ({config.model}) cannot learn from '{teacher}' ({self.models[teacher].model})"
+                )
+        self.training_order()
+        return self
+
+    def training_order(self) -> list[str]:
+        """Names of the models, each after those it builds on.
+
+        Raises:
+            ValueError: if models build on each other in a circle.
+        """
+        graph = {name: config.partners() for name, config in self.models.items()}
+        try:
+            return list(TopologicalSorter(graph).static_order())
+        except CycleError as error:
+            circle = " → ".join(f"'{name}'" for name in reversed(error.args[1]))
+            raise ValueError(f"models build on each other in a circle: {circle}") from None
 
 
 def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str] | Mapping[str, Any] = ()) -> Recipe:
@@ -128,7 +162,7 @@ def _key_path(location: tuple[int | str, ...], tree: Any) -> str:
 
 def _tag(tree: Any) -> str | None:
     return (
-        next((str(tree[key]) for key in ("format", "protocol", "model", "build") if key in tree), None)
+        next((str(tree[key]) for key in ("format", "protocol", "model", "build", "loss", "kind") if key in tree), None)
         if isinstance(tree, Mapping)
         else None
     )

@@ -53,9 +53,9 @@ def run(
     data, data_artifact = stages.data(dataset)
     split, split_artifact = stages.split(data, data_artifact)
     judged: dict[str, tuple[Artifact, Artifact]] = {}
-    for name, config in recipe.models.items():
-        fitted = stages.fit(name, config, split, split_artifact)
-        judged[name] = fitted, stages.evaluate(name, config, fitted, split, split_artifact)
+    for name in recipe.training_order():
+        fitted = stages.fit(name, split, split_artifact)
+        judged[name] = fitted, stages.evaluate(name, split, split_artifact)
 
     results = _results(recipe, data, data_artifact, split_artifact, judged)
     card = _card(stages, data_artifact, split_artifact, judged)
@@ -95,10 +95,8 @@ def judge_again(
     recipe = load_recipe(run.path / RECIPE, [f"evaluation.{text}" for text in overrides])
     split, stages = run.split(), Stages(Store(store or default_root(), listen), recipe)
     data, cut = run.artifact("data"), run.artifact("split")
-    judged = {}
-    for name, config in recipe.models.items():
-        fitted = run.artifact(f"fit:{name}")
-        judged[name] = fitted, stages.evaluate(name, config, fitted, split, cut)
+    stages.fitted = {name: run.artifact(f"fit:{name}") for name in recipe.models}
+    judged = {name: (fitted, stages.evaluate(name, split, cut)) for name, fitted in stages.fitted.items()}
     return _results(recipe, split.dataset, data, cut, judged)
 
 
@@ -158,7 +156,7 @@ class Run:
         name = name or self.results["leaderboard"][0]["system"]
         if name not in self.card["models"]:
             raise InputError(f"{self.path} has no system '{name}', it has: {', '.join(self.card['models'])}")
-        return load_recommender(self.recipe.models[name], self.artifact(f"fit:{name}").path)
+        return load_recommender(self.recipe.models[name], self.artifact(f"fit:{name}").path, self.model)
 
     def recommend(self, user: str, k: int = 10, system: str | None = None) -> tuple[list[str], pl.DataFrame]:
         """What a system recommends to a user after everything the user did.
@@ -251,6 +249,11 @@ def _card(
         "peak_memory_mib": peak_memory_mib(),
         "stages": [{"stage": artifact.name, "seconds": artifact.seconds} for artifact in stages.made],
         "models": {name: fitted.manifest["summary"] for name, (fitted, _) in judged.items()},
+        "distilled": {
+            artifact.name.partition(":")[2]: artifact.manifest["summary"]
+            for artifact in stages.made
+            if artifact.name.startswith("distil:")
+        },
         "artifacts": {name: str(artifact.path.resolve()) for name, artifact in artifacts.items()},
     }
 

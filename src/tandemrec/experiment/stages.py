@@ -20,13 +20,18 @@ from tandemrec.data.split import Split, make_split
 from tandemrec.errors import InputError
 from tandemrec.evaluation.evaluate import evaluate
 from tandemrec.experiment.code_version import code_version
-from tandemrec.experiment.models import code_rooms, load_recommender, make_recommender
+from tandemrec.experiment.models import Materials, code_rooms, load_recommender, make_recommender
 from tandemrec.experiment.recipe import Recipe
 from tandemrec.experiment.seeds import derive_seed
 from tandemrec.experiment.store import Artifact, Store, hash_files
-from tandemrec.llm.recommenders.bigrec import BIGRecConfig
-from tandemrec.recommender import Config, FitReport, TextRecommender
+from tandemrec.llm.distil import distil, distil_summary
+from tandemrec.llm.recommenders.lessons import SOFTConfig
+from tandemrec.llm.recommenders.writer import TitleWriter, WriterConfig
+from tandemrec.recommender import Config, FitReport, Recommender, TextRecommender
 from tandemrec.training.state import METRICS
+
+ANSWERS = "answers.parquet"
+"""What a teacher answers to the training prompts."""
 
 SHOWN_OUTPUTS = 10
 """Generated titles that go into the report; all of them are in the artifact."""
@@ -34,13 +39,19 @@ SHOWN_OUTPUTS = 10
 
 @dataclass
 class Stages:
-    """The stages of one recipe over one store. `made` lists the artifacts in the order they were asked for."""
+    """The stages of one recipe over one store.
+
+    Attributes:
+        made: the artifacts in the order they were asked for.
+        fitted: the trained systems by name.
+    """
 
     store: Store
     recipe: Recipe
 
     def __post_init__(self) -> None:
         self.made: list[Artifact] = []
+        self.fitted: dict[str, Artifact] = {}
 
     def data(self, given: Dataset | None = None) -> tuple[Dataset, Artifact]:
         """Read and clean; `given` replaces the recipe's source."""
@@ -72,13 +83,25 @@ class Stages:
         artifact = self._get("split", depends, make)
         return Split.load(artifact.path, dataset), artifact
 
-    def fit(self, name: str, config: Config, split: Split, cut: Artifact) -> Artifact:
-        """Train one model; a language model that must be built first is a stage of its own."""
+    def fit(self, name: str, split: Split, cut: Artifact) -> Artifact:
+        """Train one model whose partners are trained.
+
+        A language model that must be built first, and answers that a teacher must write first, are stages of their own.
+        """
+        config = self.recipe.models[name]
         base = self._language_model(config, split, cut)
+        answers = self._distilled(config, split, cut)
         seed = derive_seed(self.recipe.seed, f"fit:{name}")
+        folders = {partner: self.fitted[partner].path for partner in config.partners()}
 
         def make(draft: Path, work: Path) -> dict[str, Any]:
-            model = make_recommender(config, None if base is None else base.path)
+            materials = Materials(
+                language_model=base.path if base else None,
+                distilled=answers.path / ANSWERS if answers else None,
+                folders=folders,
+                partners=self.load,
+            )
+            model = make_recommender(config, materials)
             report = model.fit(split, seed=seed, workspace=work)
             model.save(draft)
             if (work / METRICS).exists():
@@ -89,18 +112,25 @@ class Stages:
             "split": cut.content,
             "config": _dump(config),
             "language_model": base.content if base else _folder_identity(config),
+            "partners": self._partners(config),
+            "distilled": answers.content if answers else None,
             "seed": seed,
             "code": code_version(*code_rooms(config)),
         }
-        return self._get(f"fit:{name}", depends, make)
+        self.fitted[name] = self._get(f"fit:{name}", depends, make)
+        return self.fitted[name]
 
-    def evaluate(self, name: str, config: Config, fitted: Artifact, split: Split, cut: Artifact) -> Artifact:
-        """Judge one model; keeps the metrics, one row an example, and what a language model wrote."""
-        settings = self.recipe.evaluation
+    def load(self, name: str) -> Recommender:
+        """A trained system."""
+        return load_recommender(self.recipe.models[name], self.fitted[name].path, self.load)
+
+    def evaluate(self, name: str, split: Split, cut: Artifact) -> Artifact:
+        """Judge one trained model; keeps the metrics, one row an example, and what a language model wrote."""
+        settings, config = self.recipe.evaluation, self.recipe.models[name]
 
         def make(draft: Path, work: Path) -> dict[str, Any]:
             outputs = None
-            model = load_recommender(config, fitted.path)
+            model = self.load(name)
             if isinstance(model, TextRecommender):
                 outputs = _outputs_frame(model, split.dataset, getattr(split, settings.part), work)
                 outputs.write_parquet(draft / "outputs.parquet")
@@ -110,15 +140,40 @@ class Stages:
             return {"outputs": None if outputs is None else _outputs_summary(outputs)}
 
         depends = {
-            "model": fitted.content,
+            "model": self.fitted[name].content,
+            "partners": self._partners(config),
             "split": cut.content,
             "evaluation": _dump(settings),
             "code": code_version("evaluation", "recommender.py"),
         }
         return self._get(f"evaluate:{name}", depends, make)
 
+    def _distilled(self, config: Config, split: Split, cut: Artifact) -> Artifact | None:
+        """What the teacher itself answers to the training prompts."""
+        if not isinstance(config, WriterConfig) or not isinstance(config.objective, SOFTConfig):
+            return None
+        teacher, settings = config.objective.teacher, config.objective.distil
+
+        def make(draft: Path, work: Path) -> dict[str, Any]:
+            writer = self.load(teacher)
+            assert isinstance(writer, TitleWriter)
+            frame = distil(writer, split.train, split.dataset, settings, work)
+            frame.write_parquet(draft / ANSWERS)
+            return distil_summary(frame)
+
+        depends = {
+            "teacher": self.fitted[teacher].content,
+            "split": cut.content,
+            "config": _dump(settings),
+            "code": code_version("llm", "recommender.py"),
+        }
+        return self._get(f"distil:{teacher}", depends, make)
+
+    def _partners(self, config: Config) -> dict[str, str]:
+        return {partner: self.fitted[partner].content for partner in config.partners()}
+
     def _language_model(self, config: Config, split: Split, cut: Artifact) -> Artifact | None:
-        if not isinstance(config, BIGRecConfig) or not config.builds_language_model:
+        if not isinstance(config, WriterConfig) or not config.builds_language_model:
             return None
         seed = derive_seed(self.recipe.seed, "language-model")
 
@@ -159,7 +214,7 @@ def _dump(config: Config) -> dict[str, Any]:
 
 def _folder_identity(config: Config) -> Any:
     """Content of the local model folder a config names: a changed checkpoint is another model."""
-    if not isinstance(config, BIGRecConfig):
+    if not isinstance(config, WriterConfig):
         return None
     folder = config.model_folder()
     return None if folder is None else hash_files([path for path in folder.iterdir() if path.is_file()])

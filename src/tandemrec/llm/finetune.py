@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +14,8 @@ from torch import Tensor
 from tandemrec.errors import InputError
 from tandemrec.llm.model import LanguageModel
 from tandemrec.llm.objectives import Objective, Prompted
-from tandemrec.llm.packing import Packed, pack
+from tandemrec.llm.packing import Packed, label_count, pack
+from tandemrec.llm.schedule import Curriculum
 from tandemrec.llm.scoring import CompletionScorer
 from tandemrec.recommender import Config, FitReport
 from tandemrec.training import Task, TrainingConfig, process_count, train
@@ -58,7 +59,12 @@ class FineTuneConfig(Config):
 
 
 class FineTuning(Task[list[int]]):
-    """A task of the training loop. Micro-batches are examples of about equal length, packed; see `llm.packing`."""
+    """A task of the training loop. Micro-batches are examples of about equal length, packed; see `llm.packing`.
+
+    Attributes:
+        judge: figures that choose the epoch in place of the likelihood, the first of them maximised.
+        curriculum: moves the objective's weight between epochs.
+    """
 
     def __init__(
         self,
@@ -68,7 +74,6 @@ class FineTuning(Task[list[int]]):
         train_part: Prompted,
         valid_part: Prompted,
         seed: int,
-        judge: Callable[[], dict[str, float]] | None = None,
     ) -> None:
         """Configure.
 
@@ -79,23 +84,29 @@ class FineTuning(Task[list[int]]):
             train_part: what is learned from; as many completions a prompt as the objective has columns.
             valid_part: whose first completions' likelihood is watched.
             seed: of the order.
-            judge: figures that choose the epoch in place of the likelihood, the first of them maximised.
         """
-        self.lm, self.objective, self.config, self.seed, self.judge = lm, objective, config, seed, judge
+        self.lm, self.objective, self.config, self.seed = lm, objective, config, seed
+        self.judge: Callable[[], dict[str, float]] | None = None
+        self.curriculum: Curriculum | None = None
         self.train_part, self.valid_part = train_part, valid_part.keep([0])
         self.module: CompletionScorer = lm.scorer
 
+    def begin_epoch(self, epoch: int, curve: Sequence[Mapping[str, float]], memory: dict[str, float]) -> None:
+        """The curriculum's, if there is one."""
+        if self.curriculum is not None:
+            self.curriculum.begin_epoch(epoch, curve, memory)
+
     def steps(self, epoch: int) -> Sequence[Sequence[list[int]]]:
         """Row numbers of every micro-batch of every step."""
+        needed = self.train_part.keep(self.objective.columns())
+        tokens, processes = self.config.micro_batch_tokens, process_count()
+        return [length_batches(needed, rows, tokens, processes) for rows in self.drawn(epoch)]
+
+    def drawn(self, epoch: int) -> list[list[int]]:
+        """Row numbers of every step."""
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.train_part))
         order, size = order[: self.config.examples_per_epoch], self.config.batch_size
-        needed = self.train_part.keep(self.objective.columns())
-        return [
-            length_batches(
-                needed, order[start : start + size].tolist(), self.config.micro_batch_tokens, process_count()
-            )
-            for start in range(0, len(order), size)
-        ]
+        return [order[start : start + size].tolist() for start in range(0, len(order), size)]
 
     def weight(self, batch: list[int]) -> float:
         """The objective's number of terms."""
@@ -107,13 +118,14 @@ class FineTuning(Task[list[int]]):
         return self.objective.loss(batch, self.run(packed), packed.counts_BC)
 
     def validate(self) -> dict[str, float]:
-        """The judge's figures, if there is one, and the mean log-probability of a label token."""
+        """The judge's figures, if there is one; the mean log-probability of a label token; the curriculum's figures."""
         part, total, tokens = self.valid_part, 0.0, 0.0
         for batch in length_batches(part, list(range(len(part))), self.config.micro_batch_tokens):
             packed = self._packed(part, batch, (0,))
             total += float(self.run(packed).detach().double().sum())
             tokens += float(packed.counts_BC.sum())
         figures = {"log_likelihood": total / tokens}
+        figures |= {} if self.curriculum is None else self.curriculum.figures()
         return figures if self.judge is None else self.judge() | figures
 
     def _packed(self, part: Prompted, batch: list[int], columns: Sequence[int]) -> Packed:
@@ -124,7 +136,7 @@ class FineTuning(Task[list[int]]):
 
     def _counts(self, batch: list[int]) -> Tensor:
         columns = self.objective.columns()
-        return torch.tensor([[len(self.train_part.completions[row][c]) for c in columns] for row in batch])
+        return torch.tensor([[label_count(self.train_part.completions[row][c]) for c in columns] for row in batch])
 
 
 def length_batches(part: Prompted, rows: Sequence[int], tokens: int, at_least: int = 1) -> list[list[int]]:
@@ -161,8 +173,7 @@ def prepare(lm: LanguageModel, config: FineTuneConfig, seed: int) -> LanguageMod
     Raises:
         InputError: if the architecture has none of the maps that adapters go to.
     """
-    if config.gradient_checkpointing:
-        lm.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    _save_memory(lm, config)
     if config.tuning == "full":
         return LanguageModel(lm.model.float(), lm.tokenizer, lm.origin, lm.slots)
     from peft import LoraConfig, get_peft_model
@@ -182,3 +193,18 @@ def prepare(lm: LanguageModel, config: FineTuneConfig, seed: int) -> LanguageMod
     )
     tuned = get_peft_model(lm.model, adapter, autocast_adapter_dtype=True)
     return LanguageModel(tuned, lm.tokenizer, lm.origin, lm.slots)
+
+
+def go_on(lm: LanguageModel, config: FineTuneConfig) -> LanguageModel:
+    """A fine-tuned model made trainable again: its adapter, or all its weights in float32."""
+    _save_memory(lm, config)
+    if not lm.has_adapter:
+        return LanguageModel(lm.model.float(), lm.tokenizer, lm.origin, lm.slots)
+    for name, parameter in lm.model.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+    return lm
+
+
+def _save_memory(lm: LanguageModel, config: FineTuneConfig) -> None:
+    if config.gradient_checkpointing:
+        lm.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

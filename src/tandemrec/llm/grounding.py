@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tandemrec.llm.prompts import read_answer
+from tandemrec.recommender import BLOCK_SCORES
 
 Encoder = Callable[[Sequence[str]], Tensor]
 """Texts → vectors (N, D) float32."""
@@ -34,8 +35,29 @@ class Grounding:
         """Whether a generated text is exactly a title; quotes around it and the amount of white space aside."""
         return read_answer(text) in self.item_of
 
+    def distances(self, texts: Sequence[str], items: Sequence[int]) -> Tensor:
+        """Distance between each of B texts and the title of one item, (B,) float32."""
+        query_QD, place = self._queries(texts)
+        distances_B: Tensor = torch.linalg.vector_norm(query_QD[place] - self.centred_ID[list(items)], dim=1)
+        return distances_B
+
+    def nearest(self, texts: Sequence[str]) -> list[int]:
+        """The item whose title is nearest to each text; of items equally near the first."""
+        different = list(dict.fromkeys(texts))
+        size = max(1, BLOCK_SCORES // len(self.centred_ID))
+        blocks = [different[start : start + size] for start in range(0, len(different), size)]
+        best = [item for block in blocks for item in self.scores(block).argmax(1).tolist()]
+        item_of = dict(zip(different, best, strict=True))
+        return [item_of[text] for text in texts]
+
     def scores(self, texts: Sequence[str]) -> Tensor:
         """Minus the distances, (B, I) float32."""
+        query_QD, place = self._queries(texts)
+        distances_QI = torch.cdist(query_QD, self.centred_ID, compute_mode="donot_use_mm_for_euclid_dist")
+        return -distances_QI[place]
+
+    def _queries(self, texts: Sequence[str]) -> tuple[Tensor, list[int]]:
+        """Centred vectors (Q, D) of the different texts, and which of them each text has."""
         answers = [read_answer(text) for text in texts]
         place = {answer: row for row, answer in enumerate(dict.fromkeys(answers))}
         query_QD = self.centred_ID.new_empty(len(place), self.centred_ID.shape[1])
@@ -45,8 +67,7 @@ class Grounding:
         unknown = {answer: row for answer, row in place.items() if answer not in self.item_of}
         if unknown:
             query_QD[list(unknown.values())] = self.encode(list(unknown)).to(self.centred_ID) - self.mean_D
-        distances_QI = torch.cdist(query_QD, self.centred_ID, compute_mode="donot_use_mm_for_euclid_dist")
-        return -distances_QI[[place[answer] for answer in answers]]
+        return query_QD, [place[answer] for answer in answers]
 
 
 def title_vectors(titles: Sequence[str], encode: Encoder) -> Tensor:

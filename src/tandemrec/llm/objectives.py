@@ -88,22 +88,24 @@ class SFT:
 
 @dataclass
 class SOFT:
-    """−(1 − τ) log p(y | x) − τ log p(ŷ | x): the real answer y and the self-distilled one ŷ. C = 2: y, ŷ.
+    """−(1 − τ) log p(y | x) − τ log p(ŷ | x): the real answer y and the self-distilled one ŷ. C = 1 + K: y, ŷ₁ … ŷ_K.
 
-    SOFT's mixed loss. With τ = 1 it learns from ŷ alone, with τ = 0 from y alone; a part of weight 0 is not
-    computed. The scheduler sets `tau` between epochs.
+    SOFT's mixed loss; the paper has K = 1, and of several ŷ each has the weight τ / K. With τ = 1 it learns from ŷ
+    alone, with τ = 0 from y alone; a part of weight 0 is not computed. The scheduler sets `tau` between epochs.
 
     Attributes:
         tau: weight τ ∈ [0, 1] of the self-distilled answer.
-        reduction: what the loss is averaged over; a token of y counts 1 − τ, one of ŷ counts τ.
+        distilled: number K of self-distilled answers.
+        reduction: what the loss is averaged over; a token of y counts 1 − τ, one of ŷ counts τ / K.
     """
 
     tau: float = 1.0
+    distilled: int = 1
     reduction: Reduction = "tokens"
 
     def columns(self) -> Sequence[int]:
         """The real answer unless τ = 1, and the self-distilled one unless τ = 0."""
-        return [c for c, weight in enumerate((1 - self.tau, self.tau)) if weight > 0]
+        return [c for c, weight in enumerate(self._weights()) if weight > 0]
 
     def weight(self, counts_BC: Tensor) -> float:
         """Label tokens, each counted with its part's weight; or examples."""
@@ -116,7 +118,10 @@ class SOFT:
         return -(log_probs_BC @ self._parts().to(log_probs_BC)).sum()
 
     def _parts(self) -> Tensor:
-        return torch.tensor([1 - self.tau, self.tau])[list(self.columns())]
+        return torch.tensor([weight for weight in self._weights() if weight > 0])
+
+    def _weights(self) -> list[float]:
+        return [1 - self.tau, *[self.tau / self.distilled] * self.distilled]
 
 
 @dataclass

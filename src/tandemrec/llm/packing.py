@@ -61,7 +61,8 @@ class Packed:
 def pack(prompts: Sequence[list[int]], completions: Sequence[Sequence[list[int]]], pad: int) -> Packed:
     """Lay B examples out in as few rows as first-fit-decreasing finds; a row is as long as the longest example.
 
-    The last token of a completion predicts nothing and is left out of the input.
+    The last token of a completion predicts nothing and is left out of the input. A slot (negative token) in a
+    completion is read, but it is no label: nothing predicts item vectors.
 
     Args:
         prompts: B prompts of at least one token.
@@ -86,10 +87,11 @@ def pack(prompts: Sequence[list[int]], completions: Sequence[Sequence[list[int]]
             ids[row, at : at + size_c] = answer[:-1]
             positions[row, at : at + size_c] = np.arange(size, size + size_c)
             completion[row, at : at + size_c] = c + 1
-            source += [np.array([last_of_prompt]), row * width + np.arange(at, at + size_c)]
+            predicted = np.array(answer) >= 0
+            source.append(np.concatenate([[last_of_prompt], row * width + np.arange(at, at + size_c)])[predicted])
             at += size_c
-    label = [token for several in completions for answer in several for token in answer]
-    counts = [[len(answer) for answer in several] for several in completions]
+    label = [token for several in completions for answer in several for token in answer if token >= 0]
+    counts = [[label_count(answer) for answer in several] for several in completions]
     return Packed(
         ids_RT=torch.from_numpy(ids),
         positions_RT=torch.from_numpy(positions),
@@ -99,6 +101,11 @@ def pack(prompts: Sequence[list[int]], completions: Sequence[Sequence[list[int]]
         label_N=torch.tensor(label),
         counts_BC=torch.tensor(counts),
     )
+
+
+def label_count(completion: Sequence[int]) -> int:
+    """Tokens of a completion that are predicted."""
+    return sum(token >= 0 for token in completion)
 
 
 def _fit(lengths: Sequence[int]) -> tuple[list[int], list[int], int]:

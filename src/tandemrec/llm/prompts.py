@@ -12,6 +12,12 @@ from tandemrec.errors import InputError
 from tandemrec.llm.model import LanguageModel
 from tandemrec.recommender import Config
 
+PromptForm = Literal["whole", "slots"]
+"""Tokenised as one text, or title by title with a slot for the item's vector behind each.
+
+A slot of item i is the token −1−i. It cannot be written into the text: no tokenizer would leave a marker whole.
+"""
+
 
 class PromptConfig(Config):
     """How a history becomes a question."""
@@ -37,17 +43,23 @@ class PromptConfig(Config):
 
 def prompt_text(titles: Sequence[str], config: PromptConfig) -> str:
     """The question for a history of titles, oldest first."""
-    listed = ", ".join(f'"{title}"' for title in titles)
-    if config.template == "compact":
-        return f"{config.verb}: {listed}\nnext:"
-    return (
-        "Below is an instruction that describes a task, paired with an input that provides further context. "
-        "Write a response that appropriately completes the request.\n\n"
-        f"### Instruction:\nGiven a list of {config.noun} the user has {config.verb} before, please recommend a new "
-        f"{config.singular} that the user likes to the user.\n\n"
-        f"### Input:\nThe user has {config.verb} the following {config.noun} before: {listed}\n\n"
-        "### Response:\n"
-    )
+    return "".join(prompt_pieces(titles, config))
+
+
+def prompt_pieces(titles: Sequence[str], config: PromptConfig) -> list[str]:
+    """The question cut behind every title: one piece more than there are titles."""
+    head, tail = f"{config.verb}: ", "\nnext:"
+    if config.template == "alpaca":
+        head = (
+            "Below is an instruction that describes a task, paired with an input that provides further context. "
+            "Write a response that appropriately completes the request.\n\n"
+            f"### Instruction:\nGiven a list of {config.noun} the user has {config.verb} before, please recommend a "
+            f"new {config.singular} that the user likes to the user.\n\n"
+            f"### Input:\nThe user has {config.verb} the following {config.noun} before: "
+        )
+        tail = "\n\n### Response:\n"
+    listed = [f'{", " if place else head}"{title}"' for place, title in enumerate(titles)]
+    return [*listed, tail if titles else head + tail]
 
 
 def answer_text(title: str, config: PromptConfig) -> str:
@@ -61,7 +73,12 @@ def read_answer(text: str) -> str:
 
 
 def prompt_tokens(
-    lm: LanguageModel, examples: Examples, titles: Sequence[str], config: PromptConfig, reserve: int
+    lm: LanguageModel,
+    examples: Examples,
+    titles: Sequence[str],
+    config: PromptConfig,
+    reserve: int,
+    form: PromptForm = "whole",
 ) -> list[list[int]]:
     """Token ids of the prompts, BOS included.
 
@@ -71,16 +88,17 @@ def prompt_tokens(
         titles: of all items.
         config: the template.
         reserve: tokens kept free for the answer.
+        form: how text becomes tokens.
 
     Raises:
         InputError: if not even a prompt without any title fits.
     """
     budget = min(config.max_tokens or lm.context, lm.context - reserve)
-    shown = [[titles[item] for item in row] for row in examples.history.tail(config.history)]
+    shown = [row.tolist() for row in examples.history.tail(config.history)]
     tokens: list[list[int]] = [[] for _ in shown]
     pending = list(range(len(shown)))
     while pending:
-        drafts = lm.tokenize([prompt_text(shown[i], config) for i in pending])
+        drafts = _drafts(lm, [shown[i] for i in pending], titles, config, form)
         too_long = []
         for i, draft in zip(pending, drafts, strict=True):
             tokens[i] = lm.bos + draft
@@ -94,6 +112,22 @@ def prompt_tokens(
                 too_long.append(i)
         pending = too_long
     return tokens
+
+
+def _drafts(
+    lm: LanguageModel, shown: Sequence[Sequence[int]], titles: Sequence[str], config: PromptConfig, form: PromptForm
+) -> list[list[int]]:
+    texts = [[titles[item] for item in row] for row in shown]
+    if form == "whole":
+        return lm.tokenize([prompt_text(row, config) for row in texts])
+    cut = [prompt_pieces(row, config) for row in texts]
+    pieces = dict.fromkeys(piece for row in cut for piece in row)
+    tokens_of = dict(zip(pieces, lm.tokenize(list(pieces)), strict=True))
+    drafts = []
+    for items, row in zip(shown, cut, strict=True):
+        slots = [*([-1 - item] for item in items), []]
+        drafts.append([token for piece, slot in zip(row, slots, strict=True) for token in tokens_of[piece] + slot])
+    return drafts
 
 
 def answer_tokens(lm: LanguageModel, titles: Sequence[str], config: PromptConfig) -> list[list[int]]:

@@ -21,6 +21,8 @@ def markdown_page(results: Mapping[str, Any], card: Mapping[str, Any]) -> str:
         f"Split: {results['split']['protocol']}. {_parts(results['split'])}",
         "Leak check: " + "; ".join(results["split"]["leaks"]) + ".",
         *(_outputs(row) for row in results["leaderboard"] if row.get("outputs")),
+        *(_distilled(name, shares) for name, shares in card["distilled"].items()),
+        *(_curriculum(name, report["curve"]) for name, report in card["models"].items()),
         "## Run card",
         _card(results, card),
     ]
@@ -54,6 +56,27 @@ def _outputs(row: Mapping[str, Any]) -> str:
         ],
     )
     return f"## What {row['system']} wrote\n\n{outputs['exact_share']:.1%} are exact catalogue titles.\n\n{table}"
+
+
+def _distilled(name: str, shares: Mapping[str, Any]) -> str:
+    known = {"exact titles": "exact_share", "hits": "hit_share", "nearest title of the target's kind": "hit_kind_share"}
+    parts = [f"{what} {shares[key]:.1%}" for what, key in known.items() if shares[key] is not None]
+    return (
+        f"## What {name} answers to its training prompts\n\n"
+        f"{shares['answers']:,} answers, {shares['distinct']:,} different ones: {', '.join(parts)}."
+    )
+
+
+def _curriculum(name: str, curve: list[Mapping[str, float]]) -> str:
+    """τ and, where it decides, the distance, epoch by epoch; empty for systems without."""
+    shown = [key for key in ("epoch", "tau", "distance", "loss") if curve and key in curve[0]]
+    if "tau" not in shown:
+        return ""
+    rows = [[f"{row[key]:.0f}" if key == "epoch" else f"{row[key]:.4f}" for key in shown] for row in curve]
+    header = (
+        ["epoch", "τ", "distance after it", "training loss"] if "distance" in shown else ["epoch", "τ", "training loss"]
+    )
+    return f"## How far {name} listened to itself\n\n{table_of(header, rows)}"
 
 
 def _card(results: Mapping[str, Any], card: Mapping[str, Any]) -> str:

@@ -58,7 +58,7 @@ def train(
 def _train_epoch(
     task: Task[BatchT], config: TrainingConfig, state: TrainingState, total_steps: int, advance: Callable[[], None]
 ) -> None:
-    task.begin_epoch(state.epoch, state.curve)
+    task.begin_epoch(state.epoch, state.curve, state.memory)
     task.module.train()
     steps = task.steps(state.epoch)
     last_save = time.monotonic()

@@ -18,7 +18,7 @@ from tandemrec.training.engine import Engine, like, whole_tensor
 
 NUMBERS = (
     *("epoch", "step", "step_in_epoch", "bad_validations", "best_epoch", "best_value"),
-    *("loss_sum", "weight_sum", "curve", "stopped"),
+    *("loss_sum", "weight_sum", "curve", "stopped", "memory"),
 )
 """What a checkpoint holds beside tensors."""
 
@@ -47,6 +47,7 @@ class TrainingState:
         self.best_value: float | None = None
         self.loss_sum = self.weight_sum = 0.0
         self.curve: list[dict[str, float]] = []
+        self.memory: dict[str, float] = {}
         self.stopped = False
         self.seconds_before = 0.0
         self.started = time.monotonic()
@@ -98,6 +99,7 @@ class TrainingState:
             best_epoch=self.best_epoch,
             best_value=self.best_value,
             curve=self.curve,
+            notes=dict(self.memory),
         )
 
     def log(self, values: dict[str, float]) -> None:

@@ -28,8 +28,14 @@ class Task(ABC, Generic[BatchT]):
         """Call the module through whatever is around it; `loss` does so, or several processes would drift apart."""
         return (self.module if self.prepared is None else self.prepared)(*inputs, **named)
 
-    def begin_epoch(self, epoch: int, curve: Sequence[Mapping[str, float]]) -> None:
-        """Called before an epoch's `steps`, after a resume too, with the rows of all validated epochs so far."""
+    def begin_epoch(self, epoch: int, curve: Sequence[Mapping[str, float]], memory: dict[str, float]) -> None:
+        """Called before an epoch's `steps`, after a resume too.
+
+        Args:
+            epoch: from 0.
+            curve: the rows of all validated epochs so far.
+            memory: starts empty; what is put here is in every checkpoint.
+        """
 
     @abstractmethod
     def steps(self, epoch: int) -> Sequence[Sequence[BatchT]]:

@@ -56,7 +56,7 @@ def test_two_fits_of_one_seed_are_equal(split: Split, nano_folder: Path) -> None
 def test_answers_are_remembered(split: Split, nano_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = fitted(LORA, split, nano_folder)
     texts = model.complete(split.test)
-    monkeypatch.setattr("tandemrec.llm.recommenders.bigrec.generate", None)
+    monkeypatch.setattr("tandemrec.llm.recommenders.writer.generate", None)
     assert model.complete(split.test.take(slice(3, 7))) == texts[3:7]
     assert model.scores(split.test.take(slice(3, 7))).shape == (4, split.n_items)
 
@@ -81,13 +81,14 @@ def test_epoch_can_be_chosen_by_ranking(split: Split, nano_folder: Path) -> None
 
 def test_loss_may_count_the_prompt_too(split: Split, nano_folder: Path) -> None:
     model = fitted(LORA, split, nano_folder)
-    answers, everything = model._prompted(split.train), model._prompted(split.train, "all")
+    answers = model._answered(split.train)
+    everything = BIGRec._whole(BIGRec(model.config.model_copy(update={"loss_on": "all"})), answers)
     for row in range(len(split.train)):
         whole = answers.prompts[row] + answers.completions[row][0]
         assert everything.prompts[row] == whole[:1]
         assert everything.completions[row][0] == whole[1:]
         title = model.titles[split.train.target[row][0]]
-        assert model._language_model().tokenizer.decode(answers.completions[row][0]) == f' "{title}"</s>'
+        assert model.language_model.tokenizer.decode(answers.completions[row][0]) == f' "{title}"</s>'
 
 
 def test_runs_on_a_pretrained_model_with_an_adapter(split: Split) -> None:

@@ -1,0 +1,79 @@
+"""Self-distillation: what a fine-tuned model itself answers to its training prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tandemrec.data.dataset import Dataset
+from tandemrec.data.examples import Examples
+from tandemrec.errors import InputError
+from tandemrec.llm.prompts import read_answer
+from tandemrec.llm.recommenders.lessons import DistilConfig
+from tandemrec.llm.recommenders.writer import TitleWriter, first_targets
+
+KINDS = ("genres", "categories", "category", "main_category", "series")
+"""Columns of the items that say what kind an item is, in the order of preference."""
+
+
+def distil(
+    teacher: TitleWriter, examples: Examples, dataset: Dataset, config: DistilConfig, workspace: Path | None = None
+) -> pl.DataFrame:
+    """The teacher's answer to every training prompt that has a target; one row an example, in their order.
+
+    Returns:
+        user, target (item), written (the best beam), answer (what is learned: the title as it was written, or the
+        nearest one), nearest (item), exact (a title of the catalogue), hit (the target), hit_kind (nearest item and
+        target share a kind; null where kinds are unknown).
+
+    Raises:
+        InputError: if the items lack the column of kinds that the config names.
+    """
+    kinds = item_kinds(dataset, config.kind)
+    examples, target = first_targets(examples)
+    written = teacher.complete(examples, workspace=workspace)
+    nearest = teacher.grounding.nearest(written)
+    titles = dataset.titles
+    return pl.DataFrame(
+        {
+            "user": examples.user,
+            "target": target,
+            "written": written,
+            "answer": [
+                titles[item] if config.ground else read_answer(text)
+                for item, text in zip(nearest, written, strict=True)
+            ],
+            "nearest": np.asarray(nearest, np.int32),
+            "exact": [teacher.is_title(text) for text in written],
+            "hit": [read_answer(text) == read_answer(titles[item]) for text, item in zip(written, target, strict=True)],
+            "hit_kind": [
+                None if kinds is None else bool(kinds[a] & kinds[b]) for a, b in zip(nearest, target, strict=True)
+            ],
+        },
+        schema_overrides={"hit_kind": pl.Boolean},
+    )
+
+
+def distil_summary(frame: pl.DataFrame) -> dict[str, Any]:
+    """Number of answers, how many differ, and the shares of exact titles, of hits and of hits of the right kind."""
+    shares = {f"{name}_share": frame[name].cast(pl.Float64).mean() for name in ("exact", "hit", "hit_kind")}
+    return {"answers": frame.height, "distinct": frame["answer"].n_unique(), **shares}
+
+
+def item_kinds(dataset: Dataset, column: str | None) -> Sequence[frozenset[str]] | None:
+    """Kinds of every item; None where nothing says them.
+
+    Raises:
+        InputError: if the named column is not there.
+    """
+    if column is not None and column not in dataset.items.columns:
+        raise InputError(f"key 'distil.kind': found '{column}', the items have: {', '.join(dataset.items.columns)}")
+    column = column or next((name for name in KINDS if name in dataset.items.columns), None)
+    if column is None:
+        return None
+    listed = (value if isinstance(value, list) else [value] for value in dataset.items[column].to_list())
+    return [frozenset(str(kind) for kind in kinds if kind is not None) for kinds in listed]

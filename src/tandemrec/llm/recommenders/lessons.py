@@ -1,0 +1,152 @@
+"""What a recommender that writes titles learns from: real answers, its own, or preferences between titles."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from rich.progress import track
+from safetensors.torch import load_file, save_file
+
+from tandemrec.data.examples import Examples, ItemArray
+from tandemrec.errors import InputError
+from tandemrec.llm.finetune import length_batches
+from tandemrec.llm.model import LanguageModel
+from tandemrec.llm.objectives import SDPO, SFT, SOFT, Objective, Prompted, Reduction
+from tandemrec.llm.schedule import AdaptiveSchedule, ScheduleConfig
+from tandemrec.recommender import Config
+from tandemrec.training import show_progress
+
+Tokens = Sequence[list[int]]
+
+
+class DistilConfig(Config):
+    """How the answers of self-distillation are kept."""
+
+    ground: bool = False
+    """Keep the nearest title of the catalogue in place of the text as it was written, which need not exist."""
+
+    kind: str | None = Field(None, min_length=1)
+    """Column of the items that says what kind an item is, for the share of hits of the right kind; null: the first
+    there is of genres, categories, category, main_category, series."""
+
+
+class SFTConfig(Config):
+    """Supervised fine-tuning on the real answers."""
+
+    loss: Literal["sft"] = "sft"
+    """Which objective this is."""
+
+    reduction: Reduction = "tokens"
+    """What the loss is averaged over: the label tokens of a step, or its examples."""
+
+
+class SOFTConfig(Config):
+    """Self-optimised fine-tuning on a mix of the teacher's answers and the real ones, by an adaptive weight."""
+
+    loss: Literal["soft"]
+    """Which objective this is."""
+
+    teacher: str
+    """The system whose answers are learned: the same model after supervised fine-tuning."""
+
+    start: Literal["fresh", "teacher"] = "fresh"
+    """Start from the base model, as the code of SOFT does, or from the teacher."""
+
+    schedule: ScheduleConfig = AdaptiveSchedule()
+    """The weight τ of the teacher's answers."""
+
+    distil: DistilConfig = DistilConfig()
+    """Which answers are kept."""
+
+    reduction: Reduction = "tokens"
+    """What the loss is averaged over: the label tokens of a step, or its examples."""
+
+
+class SDPOConfig(Config):
+    """Softmax-DPO: the target against titles the user has not met; one negative is DPO."""
+
+    loss: Literal["sdpo"]
+    """Which objective this is."""
+
+    teacher: str
+    """The system that training starts from, and that is the reference: the model after supervised fine-tuning."""
+
+    negatives: int = Field(3, ge=1)
+    """Titles K, uniform over the items outside the example's history and targets, drawn once."""
+
+    beta: float = Field(1.0, gt=0)
+    """Sharpness β."""
+
+
+ObjectiveConfig = Annotated[SFTConfig | SOFTConfig | SDPOConfig, Field(discriminator="loss")]
+
+
+def sft_lesson(config: SFTConfig, prompts: Tokens, answers: Tokens) -> tuple[Objective, Prompted]:
+    """The real answers."""
+    return SFT(config.reduction), Prompted(prompts, [[answer] for answer in answers])
+
+
+def soft_lesson(config: SOFTConfig, prompts: Tokens, answers: Tokens, distilled: Tokens) -> tuple[SOFT, Prompted]:
+    """The real answers beside the distilled ones."""
+    objective = SOFT(tau=1.0, reduction=config.reduction)
+    return objective, Prompted(prompts, [[real, own] for real, own in zip(answers, distilled, strict=True)])
+
+
+def sdpo_lesson(
+    config: SDPOConfig, lm: LanguageModel, preferences: Prompted, batch_tokens: int, workspace: Path | None
+) -> SDPO:
+    """Softmax-DPO against the model as it is now, whose log-probabilities are computed once.
+
+    Args:
+        config: the settings.
+        lm: the reference, before its first step.
+        preferences: N prompts with 1 + K completions, the target's first.
+        batch_tokens: tokens that are run through the model at once.
+        workspace: keeps the log-probabilities for a training that goes on after a kill, when `lm` has moved.
+    """
+    path = None if workspace is None else workspace / "reference.safetensors"
+    if path is not None and path.exists():
+        return SDPO(load_file(path)["reference_NC"], config.beta)
+    reference_NC = torch.empty(len(preferences), len(preferences.completions[0]))
+    batches = length_batches(preferences, range(len(preferences)), batch_tokens)
+    lm.model.eval()
+    with torch.no_grad():
+        for rows in track(batches, "reference", transient=True, disable=not show_progress()):
+            several = [preferences.completions[row] for row in rows]
+            reference_NC[rows] = lm.log_probs([preferences.prompts[row] for row in rows], several).cpu()
+    if path is not None and os.environ.get("RANK", "0") == "0":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(".draft")
+        save_file({"reference_NC": reference_NC}, draft)
+        draft.replace(path)
+    return SDPO(reference_NC, config.beta)
+
+
+def draw_negatives(examples: Examples, n_items: int, k: int, seed: int) -> ItemArray:
+    """K different items (B, K) for each example, uniform over those outside its history, seen items and targets.
+
+    Raises:
+        InputError: if an example leaves fewer than K items.
+    """
+    rng, n = np.random.default_rng(seed), len(examples)
+    parts = (examples.history, examples.seen, examples.target)
+    met = np.unique(np.concatenate([part.rows() * n_items + part.flat() for part in parts]))
+    left = n_items - int(np.bincount(met // n_items, minlength=1).max())
+    if left < k:
+        raise InputError(f"key 'objective.negatives': found {k}, but a user leaves only {left} items unmet")
+    drawn = rng.integers(n_items, size=(n, k))
+    while True:
+        order = np.argsort(drawn, axis=1, kind="stable")
+        ordered = np.take_along_axis(drawn, order, 1)
+        repeated = np.zeros((n, k), bool)
+        np.put_along_axis(repeated, order[:, 1:], ordered[:, 1:] == ordered[:, :-1], 1)
+        again = repeated | np.isin(drawn + np.arange(n)[:, None] * n_items, met)
+        if not again.any():
+            return drawn.astype(np.int32)
+        drawn[again] = rng.integers(n_items, size=int(again.sum()))

@@ -1,0 +1,363 @@
+"""Recommenders that write the next title and ground it: what BIGRec and LLaRA share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import numpy as np
+import polars as pl
+from pydantic import Field, model_validator
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tandemrec.data.dataset import Dataset
+from tandemrec.data.examples import Examples, ItemArray
+from tandemrec.data.split import Split
+from tandemrec.errors import InputError
+from tandemrec.evaluation.evaluate import validation_figures
+from tandemrec.llm.finetune import FineTuneConfig, FineTuning, fine_tune, go_on, prepare
+from tandemrec.llm.generate import GenerationConfig, generate
+from tandemrec.llm.grounding import Grounding, title_vectors
+from tandemrec.llm.model import LanguageModel, Precision, find_folder
+from tandemrec.llm.nano import NanoConfig, build_nano
+from tandemrec.llm.objectives import Objective, Prompted
+from tandemrec.llm.prompts import PromptConfig, PromptForm, answer_tokens, prompt_tokens
+from tandemrec.llm.recommenders.lessons import (
+    ObjectiveConfig,
+    SDPOConfig,
+    SFTConfig,
+    SOFTConfig,
+    draw_negatives,
+    sdpo_lesson,
+    sft_lesson,
+    soft_lesson,
+)
+from tandemrec.llm.schedule import AdaptiveSchedule, Curriculum
+from tandemrec.recommender import Config, FitReport, TextRecommender
+
+
+class PretrainedConfig(Config):
+    """A language model that exists."""
+
+    build: Literal["pretrained"] = "pretrained"
+    """Which kind of language model this is."""
+
+    path: str
+    """A Hugging Face folder (relative: below the working directory or `$TANDEMREC_MODELS`) or a hub id."""
+
+    dtype: Precision = "auto"
+    """Of the weights on an accelerator; `auto` reads a checkpoint in half precision as bfloat16. A CPU uses float32."""
+
+
+MAX_ANSWER = 128
+"""Most tokens of an answer where the configuration names no number: few titles are longer, and those are cut."""
+
+LanguageModelConfig = Annotated[NanoConfig | PretrainedConfig, Field(discriminator="build")]
+
+
+class WriterConfig(Config):
+    """Language model, prompt, fine-tuning, generation."""
+
+    lm: LanguageModelConfig = NanoConfig()
+    """The language model: built from the catalogue's texts, or an existing one."""
+
+    prompt: PromptConfig = PromptConfig()
+    """How a history becomes a question."""
+
+    objective: ObjectiveConfig = SFTConfig()
+    """What is learned: the real titles, a mix of them with the model's own, or preferences between titles."""
+
+    finetune: FineTuneConfig = FineTuneConfig()
+    """How it is learned."""
+
+    loss_on: Literal["answer", "all"] = "answer"
+    """Tokens that training learns to predict: the answer's, or the prompt's too, as the code of BIGRec has it."""
+
+    generation: GenerationConfig = GenerationConfig()
+    """How an answer is written."""
+
+    @model_validator(mode="after")
+    def _preferences_are_between_answers(self) -> Self:
+        if isinstance(self.objective, SDPOConfig) and self.loss_on == "all":
+            raise ValueError("objective sdpo compares answers; it does not go with loss_on: all")
+        return self
+
+    @property
+    def teacher(self) -> str | None:
+        """The system that the objective learns from."""
+        return None if isinstance(self.objective, SFTConfig) else self.objective.teacher
+
+    def partners(self) -> tuple[str, ...]:
+        """The teacher, if any."""
+        return () if self.teacher is None else (self.teacher,)
+
+    def check(self) -> None:
+        """Refuse a model folder or text file that is not there."""
+        if isinstance(self.lm, PretrainedConfig):
+            find_folder(self.lm.path)
+        for path in self.text_files():
+            if not path.is_file():
+                raise InputError(f"key 'lm.text_files': there is no text file {path}")
+
+    @property
+    def builds_language_model(self) -> bool:
+        """Whether the language model must be built first."""
+        return isinstance(self.lm, NanoConfig)
+
+    def build_language_model(
+        self, dataset: Dataset, directory: Path, *, seed: int, workspace: Path | None = None
+    ) -> FitReport:
+        """Build it (see `build_nano`)."""
+        assert isinstance(self.lm, NanoConfig)
+        return build_nano(dataset, self.lm, directory, seed=seed, workspace=workspace)
+
+    def text_files(self) -> list[Path]:
+        """Files the language model is built from, beside the catalogue."""
+        return list(self.lm.text_files) if isinstance(self.lm, NanoConfig) else []
+
+    def model_folder(self) -> Path | None:
+        """The local folder of an existing language model; None for one of the hub, or one that is built."""
+        return find_folder(self.lm.path) if isinstance(self.lm, PretrainedConfig) else None
+
+
+class TitleWriter(TextRecommender):
+    """Step 1: fine-tune on (history titles → next title). Step 2: rank items by distance to what the model writes.
+
+    Attributes:
+        config: the configuration.
+        titles: of all items.
+        grounding: ranks items for a text.
+    """
+
+    needs_training_examples = True
+    config_type: ClassVar[type[WriterConfig]]
+    form: ClassVar[PromptForm] = "whole"
+    grounding: Grounding
+
+    def __init__(
+        self,
+        config: WriterConfig,
+        language_model: Path | None = None,
+        *,
+        teacher: Path | None = None,
+        distilled: Path | None = None,
+    ) -> None:
+        """Configure.
+
+        Args:
+            config: the configuration.
+            language_model: folder of the base model, where `config.lm` says to build one that has been built.
+            teacher: folder of the saved system that `config.objective` names, where training starts from it.
+            distilled: parquet file of its answers to the training prompts, see `llm.distil`.
+        """
+        self.config = config
+        self.base = str(language_model) if language_model is not None else None
+        self.teacher, self.distilled = teacher, distilled
+        self.titles: list[str] = []
+        self._lm: LanguageModel | None = None
+        self._labels: list[list[int]] = []
+        self._memory: dict[tuple[int, ...], str] = {}
+
+    def fit(self, split: Split, *, seed: int = 0, workspace: Path | None = None) -> FitReport:
+        """Fine-tune on `split.train`; the validation part chooses the epoch.
+
+        Raises:
+            InputError: if the language model cannot be read, or what the objective needs is missing or does not fit.
+        """
+        self.titles = split.dataset.titles
+        self._adopt(self._starting_model(seed))
+        lm = self.language_model
+        self._ground(title_vectors(self.titles, lm.encode))
+        objective, part, curriculum = self._lesson(split, seed, workspace)
+        task = self._task(objective, part, self._answered(split.valid), seed)
+        task.curriculum = curriculum
+        if self.config.finetune.select_on == "ndcg@10":
+            task.judge = lambda: self._judge(split)
+        report = fine_tune(task, workspace)
+        self._memory.clear()
+        report.notes |= {
+            "language_model": lm.origin,
+            "parameters": sum(p.numel() for p in lm.model.parameters()),
+            "max_new_tokens": self._answer_budget(),
+        }
+        return report
+
+    def complete(self, examples: Examples, *, workspace: Path | None = None) -> list[str]:
+        """The generated answers; each different prompt is answered once."""
+        keys = [tuple(prompt) for prompt in self.prompts(examples)]
+        new = sorted({key for key in keys if key not in self._memory})
+        if new:
+            answers = self._write([list(key) for key in new], workspace)
+            self._memory |= dict(zip(new, answers, strict=True))
+        return [self._memory[key] for key in keys]
+
+    def scores(self, examples: Examples) -> Tensor:
+        """Minus the distances of all titles to the generated one, (B, I)."""
+        return self.grounding.scores(self.complete(examples))
+
+    def is_title(self, text: str) -> bool:
+        """Whether a generated text is exactly a title of the catalogue."""
+        return self.grounding.is_title(text)
+
+    def prompts(self, examples: Examples) -> list[list[int]]:
+        """Token ids of the questions."""
+        lm, config = self.language_model, self.config.prompt
+        return prompt_tokens(lm, examples, self.titles, config, self._answer_budget(), self.form)
+
+    @property
+    def language_model(self) -> LanguageModel:
+        """The fine-tuned model."""
+        if self._lm is None:
+            raise RuntimeError(f"{type(self).__name__} must be fitted or loaded first")
+        return self._lm
+
+    def save(self, directory: Path) -> None:
+        """`config.json`, titles, their vectors, and the model or its adapter as a Hugging Face / PEFT folder."""
+        lm = self.language_model
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "config.json").write_text(self.config.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        meta = {"base": lm.origin, "titles": self.titles}
+        (directory / "catalogue.json").write_text(json.dumps(meta, ensure_ascii=False) + "\n", encoding="utf-8")
+        save_file({"vectors": self.grounding.vectors_ID.cpu().contiguous()}, directory / "catalogue.safetensors")
+        lm.save(directory / "model")
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        """Read what `save` wrote; the base model must still be where it was."""
+        config = cls.config_type.model_validate_json((directory / "config.json").read_bytes())
+        meta = json.loads((directory / "catalogue.json").read_text(encoding="utf-8"))
+        model = cls(config, Path(meta["base"]) if config.builds_language_model else None)
+        model.titles = meta["titles"]
+        if config.finetune.tuning == "lora":
+            lm = model._load(meta["base"], adapter=directory / "model")
+        else:
+            lm = model._load(str(directory / "model"))
+            lm.origin = meta["base"]
+        model._adopt(lm)
+        model._ground(load_file(directory / "catalogue.safetensors")["vectors"].to(lm.device))
+        return model
+
+    def _starting_model(self, seed: int) -> LanguageModel:
+        """What training starts from: the base model, or the teacher where the objective goes on with it."""
+        config = self.config
+        objective = config.objective
+        if isinstance(objective, SDPOConfig) or (isinstance(objective, SOFTConfig) and objective.start == "teacher"):
+            if self.teacher is None:
+                raise InputError(f"key 'objective.teacher': the system '{objective.teacher}' must be trained first")
+            teacher = type(self).load(self.teacher)
+            for key in ("model", "lm", "prompt", "finetune.tuning", "finetune.rank", "finetune.alpha"):
+                mine, its = _value(config, key), _value(teacher.config, key)
+                if mine != its:
+                    raise InputError(f"key '{key}': found {mine}, but training goes on with a teacher that has {its}")
+            return go_on(teacher.language_model, config.finetune)
+        return prepare(self._load(self._base_origin()), config.finetune, seed)
+
+    def _lesson(self, split: Split, seed: int, workspace: Path | None) -> tuple[Objective, Prompted, Curriculum | None]:
+        """The objective, the completions it needs, and what moves its weight between epochs."""
+        config, lm, n = self.config.objective, self.language_model, self._answer_budget()
+        part = self._answered(split.train)
+        answers = [several[0] for several in part.completions]
+        examples, _ = first_targets(split.train)
+        objective: Objective
+        if isinstance(config, SOFTConfig):
+            texts = self._distilled(config, len(examples))
+            own = [label[:n] for label in answer_tokens(lm, texts, self.config.prompt)]
+            objective, part = soft_lesson(config, part.prompts, answers, own)
+            measure = self._distance(config.schedule, examples, seed)
+            return objective, self._whole(part), Curriculum(config.schedule, objective, measure)
+        if isinstance(config, SDPOConfig):
+            negatives = draw_negatives(examples, split.n_items, config.negatives, seed)
+            losers = [[self._labels[item][:n] for item in row] for row in negatives]
+            several = [[answer, *others] for answer, others in zip(answers, losers, strict=True)]
+            part = Prompted(part.prompts, several)
+            return sdpo_lesson(config, lm, part, self.config.finetune.micro_batch_tokens, workspace), part, None
+        objective, part = sft_lesson(config, part.prompts, answers)
+        return objective, self._whole(part), None
+
+    def _task(self, objective: Objective, part: Prompted, valid: Prompted, seed: int) -> FineTuning:
+        return FineTuning(self.language_model, objective, self.config.finetune, part, valid, seed)
+
+    def _answered(self, examples: Examples) -> Prompted:
+        """Prompts with the title of the first target; longer titles than generation may write are cut."""
+        examples, target = first_targets(examples)
+        labels = [[self._labels[item][: self._answer_budget()]] for item in target]
+        return Prompted(self.prompts(examples), labels)
+
+    def _whole(self, part: Prompted) -> Prompted:
+        """The same texts, with all tokens but the first as labels where the loss is on all of them."""
+        if self.config.loss_on == "answer":
+            return part
+        pairs = zip(part.prompts, part.completions, strict=True)
+        completions = [[prompt[1:] + label for label in several] for prompt, several in pairs]
+        return Prompted([prompt[:1] for prompt in part.prompts], completions)
+
+    def _distilled(self, config: SOFTConfig, n: int) -> list[str]:
+        if self.distilled is None:
+            raise InputError(f"key 'objective.teacher': the answers of '{config.teacher}' must be written first")
+        answers: list[str] = pl.read_parquet(self.distilled)["answer"].to_list()
+        if len(answers) != n:
+            raise InputError(f"{self.distilled}: found {len(answers)} answers, expected {n}, one a training prompt")
+        return answers
+
+    def _distance(self, schedule: Any, examples: Examples, seed: int) -> Any:
+        """Measures how far from the truth the model's answers to a fixed sample of training prompts are."""
+        m = schedule.prompts if isinstance(schedule, AdaptiveSchedule) else 0
+        rows = np.random.default_rng(seed).permutation(len(examples))[:m]
+        sample, target = first_targets(examples.take(np.sort(rows)))
+        prompts = self.prompts(sample)
+
+        def measure() -> float:
+            distances_M = self.grounding.distances(self._write(prompts), target.tolist()).double()
+            return float((distances_M**2 if schedule.distance == "squared" else distances_M).mean())
+
+        return measure
+
+    def _write(self, prompts: Sequence[list[int]], workspace: Path | None = None) -> list[str]:
+        return generate(self.language_model, prompts, self.config.generation, self._answer_budget(), workspace)
+
+    def _load(self, origin: str, adapter: Path | None = None) -> LanguageModel:
+        lm = self.config.lm
+        return LanguageModel.load(
+            origin, dtype=lm.dtype if isinstance(lm, PretrainedConfig) else "auto", adapter=adapter
+        )
+
+    def _judge(self, split: Split) -> dict[str, float]:
+        self._memory.clear()
+        self.complete(split.valid)
+        return validation_figures(self, split.valid)
+
+    def _adopt(self, lm: LanguageModel) -> None:
+        self._lm, self._labels = lm, answer_tokens(lm, self.titles, self.config.prompt)
+
+    def _base_origin(self) -> str:
+        if self.base is not None:
+            return self.base
+        if isinstance(self.config.lm, PretrainedConfig):
+            return self.config.lm.path
+        raise InputError("a nano model needs the folder of the built model, see build_nano")
+
+    def _ground(self, vectors_ID: Tensor) -> None:
+        self.item_vectors = vectors_ID
+        self.grounding = Grounding(self.titles, vectors_ID, self.language_model.encode)
+
+    def _answer_budget(self) -> int:
+        """Tokens kept free for an answer, in training and in generation."""
+        given = self.config.generation.max_new_tokens
+        context = self.language_model.context
+        return given or min(max(len(label) for label in self._labels), MAX_ANSWER, max(1, context // 4))
+
+
+def first_targets(examples: Examples) -> tuple[Examples, ItemArray]:
+    """The examples that have a target, and the first one of each."""
+    asked = examples.take(np.flatnonzero(examples.target.lengths > 0))
+    return asked, asked.target.values[asked.target.starts]
+
+
+def _value(config: Config, dotted: str) -> Any:
+    value: Any = config
+    for name in dotted.split("."):
+        value = getattr(value, name)
+    return value
