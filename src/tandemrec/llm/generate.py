@@ -151,7 +151,7 @@ def _beam_search(
     from tandemrec.llm.tree import grow
 
     growth, logits_BV = grow(lm, prompts)
-    return BeamSearch(
+    search = BeamSearch(
         growth,
         logits_BV,
         width=config.beams,
@@ -159,7 +159,8 @@ def _beam_search(
         eos=lm.eos,
         length_penalty=config.length_penalty,
         early_stopping=config.early_stopping,
-    ).run()
+    )
+    return search.run()
 
 
 @torch.no_grad()

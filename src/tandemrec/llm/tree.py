@@ -132,8 +132,8 @@ class Copies:
         self.mask_NT = nn.functional.pad(self.mask_NT, (0, 1), value=1)
         out = self.lm.model(**self._inputs(tokens_BQ.reshape(-1, 1)))
         self.cache = out.past_key_values
-        logits_NV: Tensor = out.logits[:, -1].float()
-        return logits_NV.unflatten(0, tokens_BQ.shape)
+        logits_BQV: Tensor = out.logits[:, -1].float().view(*tokens_BQ.shape, -1)
+        return logits_BQV
 
     def keep(self, rows_B: Tensor) -> None:
         """See `Growth`."""
@@ -167,12 +167,15 @@ class Replay:
     def step(self, tokens_BQ: Tensor, parents_BQ: Tensor) -> Tensor:
         """See `Growth`."""
         grown = zip(self.paths, tokens_BQ.tolist(), parents_BQ.tolist(), strict=True)
-        self.paths = [[paths[p] + [t] for t, p in zip(tokens, parents, strict=True)] for paths, tokens, parents in grown]
+        self.paths = [
+            [paths[p] + [t] for t, p in zip(tokens, parents, strict=True)] for paths, tokens, parents in grown
+        ]
         rows = [torch.tensor(path) for paths in self.paths for path in paths]
         last_N = torch.tensor([len(row) - 1 for row in rows], device=self.lm.device)
         inputs = embedded(self.lm.model, self.lm.slots, pad_sequence(rows, batch_first=True).to(self.lm.device))
-        logits_NTV = self.lm.model(**inputs, use_cache=False).logits
-        return logits_NTV[torch.arange(len(rows), device=self.lm.device), last_N].float().unflatten(0, tokens_BQ.shape)
+        logits_NTV: Tensor = self.lm.model(**inputs, use_cache=False).logits
+        logits_NV = logits_NTV[torch.arange(len(rows), device=self.lm.device), last_N].float()
+        return logits_NV.view(*tokens_BQ.shape, -1)
 
     def keep(self, rows_B: Tensor) -> None:
         """See `Growth`."""
@@ -204,9 +207,12 @@ class _Buffer(DynamicLayer):  # type: ignore[misc]
             self.store = (self.store[0][indices], self.store[1][indices])
             self.keys, self.values = (store[:, :, : self.used] for store in self.store)
 
-    def _make_room(self, key_states: Tensor, value_states: Tensor, room: int) -> None:
+    def _make_room(self, keys: Tensor, values: Tensor, room: int) -> None:
         old = self.store
-        self.store = tuple(s.new_empty(*s.shape[:2], room, s.shape[3]) for s in (key_states, value_states))
+        self.store = (
+            keys.new_empty(*keys.shape[:2], room, keys.shape[3]),
+            values.new_empty(*values.shape[:2], room, values.shape[3]),
+        )
         if old is not None:
             for store, filled in zip(self.store, old, strict=True):
                 store[:, :, : self.used] = filled[:, :, : self.used]
@@ -215,7 +221,7 @@ class _Buffer(DynamicLayer):  # type: ignore[misc]
 def _folded_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    """As `sdpa`, but query heads of one key head are laid behind each other, where it would copy all keys and values."""
+    """As `sdpa`, but query heads of one key head are laid behind each other: it would copy all keys and values."""
     groups = query.shape[1] // key.shape[1]
     if groups == 1 or attention_mask is None:
         out: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
