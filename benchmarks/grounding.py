@@ -1,4 +1,4 @@
-"""Ranks of 10,000 generated outputs among 50,000 titles: counting block by block against a distance matrix and argsorts.
+"""Ranks of 10,000 generated outputs among 50,000 titles: counting by blocks against distance matrix and argsorts.
 
     python benchmarks/grounding.py            # d = 2,048; some minutes
     python benchmarks/grounding.py --quick    # 500 outputs, 5,000 titles, d = 256

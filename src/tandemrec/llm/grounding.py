@@ -67,7 +67,8 @@ class Grounding:
         unknown = {answer: row for answer, row in place.items() if answer not in self.item_of}
         if unknown:
             query_QD[list(unknown.values())] = self.encode(list(unknown)).to(self.centred_ID) - self.mean_D
-        return query_QD, torch.tensor([place[answer] for answer in answers], device=self.centred_ID.device)
+        rows = [place[answer] for answer in answers]
+        return query_QD, torch.tensor(rows, dtype=torch.long, device=self.centred_ID.device)
 
 
 def title_vectors(titles: Sequence[str], encode: Encoder) -> Tensor:

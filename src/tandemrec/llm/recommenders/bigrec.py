@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import numpy as np
+import torch
 from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -23,6 +24,8 @@ from tandemrec.llm.model import LanguageModel, Precision, find_folder
 from tandemrec.llm.nano import NanoConfig, build_nano
 from tandemrec.llm.objectives import SFT, Prompted
 from tandemrec.llm.prompts import PromptConfig, answer_tokens, prompt_tokens
+from tandemrec.llm.trie import Trie, decode_titles
+from tandemrec.llm.vllm import Server
 from tandemrec.recommender import Config, FitReport, TextRecommender
 
 
@@ -66,6 +69,13 @@ class BIGRecConfig(Config):
     generation: GenerationConfig = GenerationConfig()
     """How an answer is written."""
 
+    decoding: Literal["free", "constrained"] = "free"
+    """`free`: any text, and items rank by the distance of their title to it, as published. `constrained`: nothing but
+    titles of the catalogue; the items found rank first, likeliest first, then all others by distance to the first."""
+
+    decoded: int = Field(20, ge=1)
+    """Items that constrained decoding finds, with as many beams (or `generation.beams`, if that is more)."""
+
     def check(self) -> None:
         """Refuse a model folder or text file that is not there."""
         if isinstance(self.lm, PretrainedConfig):
@@ -96,7 +106,11 @@ class BIGRecConfig(Config):
 
 
 class BIGRec(TextRecommender):
-    """Step 1: fine-tune on (history titles → next title). Step 2: rank items by distance to what the model writes."""
+    """Step 1: fine-tune on (history titles → next title). Step 2: rank items by distance to what the model writes.
+
+    Attributes:
+        server: a vLLM server with this very model that writes free answers in its place; None: none does.
+    """
 
     needs_training_examples = True
 
@@ -113,7 +127,10 @@ class BIGRec(TextRecommender):
         self._lm: LanguageModel | None = None
         self._labels: list[list[int]] = []
         self._grounding: Grounding | None = None
+        self.server: Server | None = None
+        self._trie: Trie | None = None
         self._memory: dict[tuple[int, ...], str] = {}
+        self._found: dict[tuple[int, ...], tuple[list[int], list[float]]] = {}
 
     def fit(self, split: Split, *, seed: int = 0, workspace: Path | None = None) -> FitReport:
         """Fine-tune on `split.train`; the validation part chooses the epoch.
@@ -136,7 +153,7 @@ class BIGRec(TextRecommender):
             (lambda: self._judge(split)) if config.finetune.select_on == "ndcg@10" else None,
         )
         report = fine_tune(task, workspace)
-        self._memory.clear()
+        self._forget()
         report.notes |= {
             "language_model": lm.origin,
             "parameters": sum(p.numel() for p in lm.model.parameters()),
@@ -146,17 +163,21 @@ class BIGRec(TextRecommender):
 
     def complete(self, examples: Examples, *, workspace: Path | None = None) -> list[str]:
         """The generated answers; each different prompt is answered once."""
-        keys = [tuple(prompt) for prompt in self._prompts(examples)]
-        new = sorted({key for key in keys if key not in self._memory})
-        if new:
-            prompts, budget = [list(key) for key in new], self._answer_budget()
-            answers = generate(self._language_model(), prompts, self.config.generation, budget, workspace)
-            self._memory |= dict(zip(new, answers, strict=True))
-        return [self._memory[key] for key in keys]
+        return [self._memory[key] for key in self._answered(examples, workspace)]
 
     def scores(self, examples: Examples) -> Tensor:
-        """Minus the distances of all titles to the generated one, (B, I)."""
-        return self._grounded().scores(self.complete(examples))
+        """Minus the distances of all titles to the generated one, (B, I).
+
+        With constrained decoding the K items found have positive scores instead: 1 for the least likely of them, and
+        more by the difference of their log-probabilities (over length^penalty).
+        """
+        keys = self._answered(examples)
+        scores = self._grounded().scores([self._memory[key] for key in keys])
+        if self.config.decoding == "constrained":
+            items_BK = torch.tensor([self._found[key][0] for key in keys], device=scores.device)
+            log_BK = torch.tensor([self._found[key][1] for key in keys], device=scores.device)
+            scores.scatter_(1, items_BK, 1 + log_BK - log_BK[:, -1:])
+        return scores
 
     def is_title(self, text: str) -> bool:
         """Whether a generated text is exactly a title of the catalogue."""
@@ -194,8 +215,44 @@ class BIGRec(TextRecommender):
             origin, dtype=lm.dtype if isinstance(lm, PretrainedConfig) else "auto", adapter=adapter
         )
 
-    def _judge(self, split: Split) -> dict[str, float]:
+    def _answered(self, examples: Examples, workspace: Path | None = None) -> list[tuple[int, ...]]:
+        """The prompts, which the memory has the answers to."""
+        keys = [tuple(prompt) for prompt in self._prompts(examples)]
+        new = sorted({key for key in keys if key not in self._memory})
+        if new and self.config.decoding == "constrained":
+            self._decode(new, workspace)
+        elif new:
+            prompts, budget = [list(key) for key in new], self._answer_budget()
+            config, lm = self.config.generation, self._language_model()
+            answers = generate(lm, prompts, config, budget, workspace, self.server)
+            self._memory |= dict(zip(new, answers, strict=True))
+        return keys
+
+    def _decode(self, new: list[tuple[int, ...]], workspace: Path | None) -> None:
+        lm, config = self._language_model(), self.config
+        if self._trie is None:
+            # Titles are cut where training cuts them; cut to the same tokens they are the same title.
+            self._trie = Trie.build([label[: self._answer_budget()] for label in self._labels], lm.device)
+        k = min(config.decoded, len(self.titles))
+        ranking = decode_titles(
+            lm,
+            [list(key) for key in new],
+            self._trie,
+            k,
+            beams=max(k, config.generation.beams),
+            length_penalty=config.generation.length_penalty,
+            batch_size=config.generation.batch_size,
+            workspace=workspace,
+        )
+        for key, items, scores in zip(new, ranking.items.tolist(), ranking.scores.tolist(), strict=True):
+            self._found[key], self._memory[key] = (items, scores), self.titles[items[0]]
+
+    def _forget(self) -> None:
         self._memory.clear()
+        self._found.clear()
+
+    def _judge(self, split: Split) -> dict[str, float]:
+        self._forget()
         self.complete(split.valid)
         return validation_figures(self, split.valid)
 
@@ -214,6 +271,7 @@ class BIGRec(TextRecommender):
 
     def _adopt(self, lm: LanguageModel) -> None:
         self._lm, self._labels = lm, answer_tokens(lm, self.titles, self.config.prompt)
+        self._trie = None
 
     def _base_origin(self) -> str:
         if self.base is not None:
