@@ -1,4 +1,6 @@
-"""Settings of the whole suite: no progress bars, one torch thread a worker, a store of its own for every test."""
+"""Settings of the whole suite: no progress bars, one torch thread a worker, a store of its own for every test, no time
+limits: how long an example of hypothesis takes says something about the machine only.
+"""
 
 import os
 
@@ -9,6 +11,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("tandemrec", deadline=None)
+settings.load_profile("tandemrec")
 
 
 @pytest.fixture(autouse=True)

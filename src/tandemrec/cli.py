@@ -211,6 +211,32 @@ def llm_build(
     console.print(f"{to}: {report.epochs} epochs in {report.seconds:.0f} s, best validation {report.best_value}")
 
 
+@llm_app.command("parity")
+def llm_parity(
+    url: Annotated[str, typer.Argument(help="Address of a vLLM server, such as http://localhost:8000.")],
+    model: Annotated[str, typer.Argument(help="Folder or hub id of the model that it serves.")],
+    served: Annotated[str | None, typer.Option(help="Name under which it serves it; default: the only one.")] = None,
+    adapter: Annotated[Path | None, typer.Option(help="PEFT folder on top of the model.")] = None,
+    prompts: Annotated[int, typer.Option(min=1, help="Prompts to compare, from the bundled sample.")] = 16,
+    beams: Annotated[int, typer.Option(min=1, help="Beams, beside greedy search.")] = 4,
+    tolerance: Annotated[float, typer.Option(help="Log-probabilities this near count as tied.")] = 0.01,
+) -> None:
+    """Whether a vLLM server writes what our own search writes with the same model; exit code 1 if it does not."""
+    from tandemrec.llm.model import LanguageModel
+    from tandemrec.llm.vllm import Server, parity, sample_prompts
+
+    server = Server.connect(url, served)
+    lm = LanguageModel.load(model, adapter=adapter)
+    found = parity(lm, server, sample_prompts(lm, prompts), beams=beams, tolerance=tolerance)
+    for row in found:
+        console.print(
+            f"{row.beams} beam{'s' * (row.beams > 1)}: {row.equal} of {row.prompts} answers equal, {row.tied} tied; "
+            f"largest gap {row.worst_gap:.4f}, largest error of a log-probability {row.worst_error:.4f}"
+        )
+    if not all(row.holds for row in found):
+        raise typer.Exit(1)
+
+
 def _tell(event: StageEvent) -> None:
     verb = {"made": "[green]made[/green]", "found": "[cyan]found[/cyan]", "damaged": "[red]damaged[/red]"}[event.what]
     seconds = f" {event.seconds:8.1f} s" if event.what == "made" else " " * 11

@@ -69,13 +69,20 @@ def _save(architecture: str, nano_folder: Path, folder: Path) -> Path:
     if architecture == "gpt2":
         sizes |= {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128}
         sizes |= {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
+    elif architecture == "gpt_neo":
+        sizes |= {"hidden_size": 32, "intermediate_size": 48, "num_layers": 2, "num_heads": 2, "window_size": 4}
+        sizes |= {"attention_types": [[["global", "local"], 1]], "max_position_embeddings": 128}
+    elif architecture == "mamba":
+        sizes |= {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}
     else:
         sizes |= {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
         sizes |= {"max_position_embeddings": 128}
     if architecture in ("llama", "qwen2", "qwen3", "gemma2"):
         sizes |= {"num_key_value_heads": 1}
+    if architecture in ("qwen3", "gemma2"):
+        sizes |= {"head_dim": 16}
     if architecture == "gemma2":
-        sizes |= {"head_dim": 16, "final_logit_softcapping": 2.0}
+        sizes |= {"final_logit_softcapping": 2.0}
     torch.manual_seed(3)
     AutoModelForCausalLM.from_config(CONFIG_MAPPING[architecture](**sizes)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

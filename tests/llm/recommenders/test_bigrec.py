@@ -13,6 +13,7 @@ from tandemrec.data.split import Split
 from tandemrec.errors import InputError
 from tandemrec.evaluation.evaluate import evaluate
 from tandemrec.llm.recommenders.bigrec import BIGRec, BIGRecConfig
+from tandemrec.llm.trie import Trie, decode_titles
 
 FULL = {
     "lm": {"build": "nano", "millions": 0.05},
@@ -69,6 +70,23 @@ def test_scores_of_an_exact_title_put_it_first(split: Split, nano_folder: Path) 
     assert exact
     assert best == [texts[row].strip().strip('"') for row in exact]
     assert bool((scores[exact].max(1).values == 0).all())
+
+
+def test_constrained_decoding_ranks_what_it_finds_first(split: Split, nano_folder: Path, tmp_path: Path) -> None:
+    model = fitted(FULL | {"decoding": "constrained", "decoded": 5}, split, nano_folder)
+    scores, texts = model.scores(split.test), model.complete(split.test)
+    assert all(model.is_title(text) for text in texts)
+    found = decode_titles(
+        model.language_model, model.prompts(split.test), Trie.build(model._labels), 5, length_penalty=1.0
+    )
+    order = scores.argsort(1, descending=True)
+    np.testing.assert_array_equal(order[:, :5], found.items)
+    np.testing.assert_allclose(scores.gather(1, order[:, :5]), 1 + found.scores - found.scores[:, -1:], atol=1e-4)
+    assert texts == [model.titles[row[0]] for row in found.items]
+    rest = model.grounding.scores(texts)
+    torch.testing.assert_close(scores.gather(1, order[:, 5:]), rest.gather(1, order[:, 5:]))
+    model.save(tmp_path / "model")
+    torch.testing.assert_close(BIGRec.load(tmp_path / "model").scores(split.test), scores, atol=1e-4, rtol=1e-4)
 
 
 def test_epoch_can_be_chosen_by_ranking(split: Split, nano_folder: Path) -> None:

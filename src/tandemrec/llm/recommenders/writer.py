@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import polars as pl
+import torch
 from pydantic import Field, model_validator
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -36,6 +37,8 @@ from tandemrec.llm.recommenders.lessons import (
     soft_lesson,
 )
 from tandemrec.llm.schedule import AdaptiveSchedule, Curriculum
+from tandemrec.llm.trie import Trie, decode_titles
+from tandemrec.llm.vllm import Server
 from tandemrec.recommender import Config, FitReport, TextRecommender
 
 
@@ -78,6 +81,13 @@ class WriterConfig(Config):
 
     generation: GenerationConfig = GenerationConfig()
     """How an answer is written."""
+
+    decoding: Literal["free", "constrained"] = "free"
+    """`free`: any text, and items rank by the distance of their title to it, as published. `constrained`: nothing but
+    titles of the catalogue; the items found rank first, likeliest first, then all others by distance to the first."""
+
+    decoded: int = Field(20, ge=1)
+    """Items that constrained decoding finds, with as many beams (or `generation.beams`, if that is more)."""
 
     @model_validator(mode="after")
     def _preferences_are_between_answers(self) -> Self:
@@ -130,6 +140,7 @@ class TitleWriter(TextRecommender):
         config: the configuration.
         titles: of all items.
         grounding: ranks items for a text.
+        server: a vLLM server with this very model that writes free answers in its place; None: none does.
     """
 
     needs_training_examples = True
@@ -158,8 +169,11 @@ class TitleWriter(TextRecommender):
         self.teacher, self.distilled = teacher, distilled
         self.titles: list[str] = []
         self._lm: LanguageModel | None = None
+        self.server: Server | None = None
         self._labels: list[list[int]] = []
+        self._trie: Trie | None = None
         self._memory: dict[tuple[int, ...], str] = {}
+        self._found: dict[tuple[int, ...], tuple[list[int], list[float]]] = {}
 
     def fit(self, split: Split, *, seed: int = 0, workspace: Path | None = None) -> FitReport:
         """Fine-tune on `split.train`; the validation part chooses the epoch.
@@ -177,7 +191,7 @@ class TitleWriter(TextRecommender):
         if self.config.finetune.select_on == "ndcg@10":
             task.judge = lambda: self._judge(split)
         report = fine_tune(task, workspace)
-        self._memory.clear()
+        self._forget()
         report.notes |= {
             "language_model": lm.origin,
             "parameters": sum(p.numel() for p in lm.model.parameters()),
@@ -187,16 +201,21 @@ class TitleWriter(TextRecommender):
 
     def complete(self, examples: Examples, *, workspace: Path | None = None) -> list[str]:
         """The generated answers; each different prompt is answered once."""
-        keys = [tuple(prompt) for prompt in self.prompts(examples)]
-        new = sorted({key for key in keys if key not in self._memory})
-        if new:
-            answers = self._write([list(key) for key in new], workspace)
-            self._memory |= dict(zip(new, answers, strict=True))
-        return [self._memory[key] for key in keys]
+        return [self._memory[key] for key in self._keys(examples, workspace)]
 
     def scores(self, examples: Examples) -> Tensor:
-        """Minus the distances of all titles to the generated one, (B, I)."""
-        return self.grounding.scores(self.complete(examples))
+        """Minus the distances of all titles to the generated one, (B, I).
+
+        With constrained decoding the K items found have positive scores instead: 1 for the least likely of them, and
+        more by the difference of their log-probabilities (over length^penalty).
+        """
+        keys = self._keys(examples)
+        scores = self.grounding.scores([self._memory[key] for key in keys])
+        if self.config.decoding == "constrained":
+            items_BK = torch.tensor([self._found[key][0] for key in keys], device=scores.device)
+            log_BK = torch.tensor([self._found[key][1] for key in keys], device=scores.device)
+            scores.scatter_(1, items_BK, 1 + log_BK - log_BK[:, -1:])
+        return scores
 
     def is_title(self, text: str) -> bool:
         """Whether a generated text is exactly a title of the catalogue."""
@@ -315,8 +334,43 @@ class TitleWriter(TextRecommender):
 
         return measure
 
+    def _keys(self, examples: Examples, workspace: Path | None = None) -> list[tuple[int, ...]]:
+        """The prompts, which the memory has the answers to."""
+        keys = [tuple(prompt) for prompt in self.prompts(examples)]
+        new = sorted({key for key in keys if key not in self._memory})
+        if new and self.config.decoding == "constrained":
+            self._decode(new, workspace)
+        elif new:
+            answers = self._write([list(key) for key in new], workspace)
+            self._memory |= dict(zip(new, answers, strict=True))
+        return keys
+
     def _write(self, prompts: Sequence[list[int]], workspace: Path | None = None) -> list[str]:
-        return generate(self.language_model, prompts, self.config.generation, self._answer_budget(), workspace)
+        lm, config = self.language_model, self.config.generation
+        return generate(lm, prompts, config, self._answer_budget(), workspace, self.server)
+
+    def _decode(self, new: list[tuple[int, ...]], workspace: Path | None) -> None:
+        lm, config = self.language_model, self.config
+        if self._trie is None:
+            # Titles are cut where training cuts them; cut to the same tokens they are the same title.
+            self._trie = Trie.build([label[: self._answer_budget()] for label in self._labels], lm.device)
+        k = min(config.decoded, len(self.titles))
+        ranking = decode_titles(
+            lm,
+            [list(key) for key in new],
+            self._trie,
+            k,
+            beams=max(k, config.generation.beams),
+            length_penalty=config.generation.length_penalty,
+            batch_size=config.generation.batch_size,
+            workspace=workspace,
+        )
+        for key, items, scores in zip(new, ranking.items.tolist(), ranking.scores.tolist(), strict=True):
+            self._found[key], self._memory[key] = (items, scores), self.titles[items[0]]
+
+    def _forget(self) -> None:
+        self._memory.clear()
+        self._found.clear()
 
     def _load(self, origin: str, adapter: Path | None = None) -> LanguageModel:
         lm = self.config.lm
@@ -325,12 +379,13 @@ class TitleWriter(TextRecommender):
         )
 
     def _judge(self, split: Split) -> dict[str, float]:
-        self._memory.clear()
+        self._forget()
         self.complete(split.valid)
         return validation_figures(self, split.valid)
 
     def _adopt(self, lm: LanguageModel) -> None:
         self._lm, self._labels = lm, answer_tokens(lm, self.titles, self.config.prompt)
+        self._trie = None
 
     def _base_origin(self) -> str:
         if self.base is not None:
