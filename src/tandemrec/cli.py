@@ -105,6 +105,20 @@ def recommend(
 
 
 @app.command()
+def export(
+    run: RunArgument,
+    system: Annotated[str, typer.Argument(help="Name of a system that writes titles, such as BIGRec.")],
+    to: Annotated[Path, typer.Argument(help="Folder for train.jsonl, valid.jsonl, dataset_info.json; must not exist.")],
+) -> None:
+    """Write what a system learned from as prompt/completion JSONL, which TRL and LLaMA-Factory read."""
+    from tandemrec.experiment.export import export_training_set
+    from tandemrec.experiment.run import Run
+
+    rows = export_training_set(Run.open(run), system, to)
+    console.print(f"Written to {to}: {rows['train']:,} training and {rows['valid']:,} validation rows")
+
+
+@app.command()
 def doctor() -> None:
     """Say what is installed, which devices are seen, where data and models are looked for, and what is missing."""
     from tandemrec.doctor import diagnose

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from tandemrec.errors import InputError
+from tandemrec.experiment.export import export_training_set
 from tandemrec.experiment.recipe import load_recipe
 from tandemrec.experiment.run import Run, run
 from tandemrec.experiment.store import StageEvent
+from tandemrec.llm.recommenders.bigrec import BIGRec
 
 TINY = Path(__file__).parent / "tiny.yaml"
 WRITER: dict[str, Any] = load_recipe(TINY).models["BIGRec"].model_dump(mode="json")
@@ -43,17 +45,68 @@ def test_a_run_with_teacher_students_and_partners(tmp_path: Path) -> None:
     run(recipe, tmp_path / "run", store=tmp_path / "store", listen=again.append)
     assert {event.what for event in again} == {"found"}
     card = json.loads((tmp_path / "run" / "run_card.json").read_text())
-    assert set(card["distilled"]["BIGRec"]) >= {"exact_share", "hit_share", "hit_kind_share"}
+    assert set(card["distilled"]) == {"SOFT", "Fixed"}
+    assert set(card["distilled"]["SOFT"]) >= {"teacher", "exact_share", "hit_share", "hit_kind_share"}
     curve = card["models"]["SOFT"]["curve"]
     assert curve[0]["tau"] == 1.0
     assert all(row["distance"] > 0 for row in curve)
     report = (tmp_path / "run" / "report.md").read_text()
     assert "## How far SOFT listened to itself" in report
-    assert "## What BIGRec answers to its training prompts" in report
+    assert "## Self-distillation" in report
     finished = Run.open(tmp_path / "run")
     user = finished.dataset().users["user_id"][0]
     for system in recipe.models:
         assert finished.recommend(user, 3, system)[1].height == 3
+    _check_exports(finished, tmp_path)
+
+
+def _check_exports(finished: Run, tmp_path: Path) -> None:
+    train, titles = finished.split().train, finished.dataset().titles
+    n, real = len(train), [f' "{titles[row[0]]}"' for row in train.target]
+    for system, rows in {"BIGRec": n, "SOFT": n, "SDPO": 2 * n}.items():
+        assert export_training_set(finished, system, tmp_path / system)["train"] == rows
+    read = {
+        system: [json.loads(line) for line in (tmp_path / system / "train.jsonl").read_text().splitlines()]
+        for system in ("BIGRec", "SOFT", "SDPO")
+    }
+    assert [row["completion"] for row in read["BIGRec"]] == real
+    assert [row["prompt"] for row in read["BIGRec"]] == [row["prompt"] for row in read["SOFT"]]
+    assert [row["chosen"] for row in read["SDPO"][::2]] == real
+    assert all(row["rejected"] != row["chosen"] for row in read["SDPO"])
+    assert [row["completion"] for row in read["SOFT"]] != real
+    info = json.loads((tmp_path / "SDPO" / "dataset_info.json").read_text())
+    assert info["train"]["ranking"]
+    with pytest.raises(InputError, match="exists already; nothing was written"):
+        export_training_set(finished, "BIGRec", tmp_path / "SDPO")
+    with pytest.raises(InputError, match="'EASE' learns from no prompts"):
+        export_training_set(finished, "EASE", tmp_path / "new")
+    with pytest.raises(InputError, match="prompts of LLaRA hold item vectors"):
+        export_training_set(finished, "LLaRA", tmp_path / "new")
+    _trl_trains_on(tmp_path / "BIGRec" / "train.jsonl", finished, tmp_path)
+
+
+def _trl_trains_on(file: Path, finished: Run, tmp_path: Path) -> None:
+    """TRL takes the file as it is and computes its loss on the completion's tokens."""
+    trl = pytest.importorskip("trl")
+    datasets = pytest.importorskip("datasets")
+    rows = datasets.load_dataset("json", data_files=str(file), cache_dir=str(tmp_path / "cache"))["train"]
+    writer = finished.model("BIGRec")
+    assert isinstance(writer, BIGRec)
+    config = trl.SFTConfig(
+        output_dir=str(tmp_path / "trl"),
+        max_steps=1,
+        per_device_train_batch_size=4,
+        report_to=[],
+        use_cpu=True,
+        bf16=False,
+    )
+    base = writer.language_model.model.unload()
+    tokenizer = writer.language_model.tokenizer
+    trainer = trl.SFTTrainer(base, config, train_dataset=rows, processing_class=tokenizer)
+    assert trainer.train().training_loss > 0
+    example = trainer.train_dataset[0]
+    labels = [token for token in example["labels"] if token != -100]
+    assert tokenizer.decode(labels, skip_special_tokens=True).strip() == rows[0]["completion"].strip()
 
 
 def test_changing_the_schedule_trains_one_student_again(tmp_path: Path) -> None:

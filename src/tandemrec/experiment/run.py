@@ -243,17 +243,14 @@ def _card(
     artifacts = {"data": data, "split": split}
     for fitted, evaluated in judged.values():
         artifacts |= {fitted.name: fitted, evaluated.name: evaluated}
+    artifacts |= {f"distil:{student}": answers for student, answers in stages.answers.items()}
     return {
         "packages": package_versions(),
         "hardware": hardware(),
         "peak_memory_mib": peak_memory_mib(),
         "stages": [{"stage": artifact.name, "seconds": artifact.seconds} for artifact in stages.made],
         "models": {name: fitted.manifest["summary"] for name, (fitted, _) in judged.items()},
-        "distilled": {
-            artifact.name.partition(":")[2]: artifact.manifest["summary"]
-            for artifact in stages.made
-            if artifact.name.startswith("distil:")
-        },
+        "distilled": {student: answers.manifest["summary"] for student, answers in stages.answers.items()},
         "artifacts": {name: str(artifact.path.resolve()) for name, artifact in artifacts.items()},
     }
 

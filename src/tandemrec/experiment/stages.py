@@ -44,6 +44,7 @@ class Stages:
     Attributes:
         made: the artifacts in the order they were asked for.
         fitted: the trained systems by name.
+        answers: what their teachers answered to the training prompts, by the name of the student.
     """
 
     store: Store
@@ -52,6 +53,7 @@ class Stages:
     def __post_init__(self) -> None:
         self.made: list[Artifact] = []
         self.fitted: dict[str, Artifact] = {}
+        self.answers: dict[str, Artifact] = {}
 
     def data(self, given: Dataset | None = None) -> tuple[Dataset, Artifact]:
         """Read and clean; `given` replaces the recipe's source."""
@@ -92,6 +94,8 @@ class Stages:
         base = self._language_model(config, split, cut)
         answers = self._distilled(config, split, cut)
         seed = derive_seed(self.recipe.seed, f"fit:{name}")
+        if answers is not None:
+            self.answers[name] = answers
         folders = {partner: self.fitted[partner].path for partner in config.partners()}
 
         def make(draft: Path, work: Path) -> dict[str, Any]:
@@ -159,7 +163,7 @@ class Stages:
             assert isinstance(writer, TitleWriter)
             frame = distil(writer, split.train, split.dataset, settings, work)
             frame.write_parquet(draft / ANSWERS)
-            return distil_summary(frame)
+            return {"teacher": teacher} | distil_summary(frame)
 
         depends = {
             "teacher": self.fitted[teacher].content,

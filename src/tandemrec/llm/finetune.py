@@ -27,8 +27,9 @@ ADAPTED = (("q_proj", "v_proj"), ("query_key_value",), ("c_attn",))
 class FineTuneConfig(Config):
     """Defaults are BIGRec's and SOFT's, for a pretrained model of some billion parameters."""
 
-    tuning: Literal["lora", "full"] = "lora"
-    """A LoRA adapter in float32, or all weights in float32; on a CPU a small model tunes no slower whole."""
+    tuning: Literal["lora", "qlora", "full"] = "lora"
+    """A LoRA adapter in float32; the same over a base model in 4 bits (needs bitsandbytes); or all weights in float32.
+    On a CPU a small model tunes no slower whole."""
 
     rank: int = Field(8, ge=1)
     """Rank of the adapter."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -46,7 +47,13 @@ class LanguageModel:
 
     @classmethod
     def load(
-        cls, origin: str, *, device: torch.device | None = None, dtype: Precision = "auto", adapter: Path | None = None
+        cls,
+        origin: str,
+        *,
+        device: torch.device | None = None,
+        dtype: Precision = "auto",
+        adapter: Path | None = None,
+        four_bit: bool = False,
     ) -> Self:
         """Read a model.
 
@@ -55,9 +62,10 @@ class LanguageModel:
             device: default `training.default_device()`.
             dtype: of the weights; a CPU always computes in float32.
             adapter: a PEFT folder to put on top.
+            four_bit: keep the linear maps in 4 bits (NF4, doubly quantised); needs the package bitsandbytes.
 
         Raises:
-            InputError: if there is no such model, or a file of the folder is missing or damaged.
+            InputError: if there is no such model, a file of the folder is missing or damaged, or a package is missing.
         """
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from transformers.utils import logging
@@ -66,9 +74,10 @@ class LanguageModel:
         device = device or default_device()
         folder = find_folder(origin)
         place = str(folder) if folder is not None else origin
+        quantised = _four_bits(device, dtype) if four_bit else {"dtype": "auto"}
         try:
             tokenizer = AutoTokenizer.from_pretrained(place)
-            model, found = AutoModelForCausalLM.from_pretrained(place, dtype="auto", output_loading_info=True)
+            model, found = AutoModelForCausalLM.from_pretrained(place, output_loading_info=True, **quantised)
         except Exception as error:  # tokenizers and safetensors raise types of their own for damaged files
             reason = " ".join(str(error).split())[:200]
             what = "is no readable model folder" if folder else "is neither a folder nor a readable model of the hub"
@@ -78,7 +87,8 @@ class LanguageModel:
             raise InputError(f"'{origin}' is no complete causal language model: its weights lack '{name}'")
         if tokenizer.eos_token_id is None:
             raise InputError(f"'{origin}' cannot end an answer: its tokenizer names no eos_token")
-        model = model.to(device, _chosen_dtype(model.dtype, dtype, device))
+        if not four_bit:  # four bits can neither move nor be cast; they are loaded where they belong
+            model = model.to(device, _chosen_dtype(model.dtype, dtype, device))
         if adapter is not None:
             from peft import PeftModel
 
@@ -225,6 +235,18 @@ def _chosen_dtype(stored: torch.dtype, asked: Precision, device: torch.device) -
     if device.type == "cpu" or asked == "float32" or (asked == "auto" and stored == torch.float32):
         return torch.float32
     return torch.bfloat16
+
+
+def _four_bits(device: torch.device, asked: Precision) -> dict[str, Any]:
+    if find_spec("bitsandbytes") is None:
+        raise InputError("key 'finetune.tuning': qlora needs the package bitsandbytes (pip install 'tandemrec[qlora]')")
+    from transformers import BitsAndBytesConfig
+
+    dtype = _chosen_dtype(torch.bfloat16, asked, device)
+    config = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+    return {"quantization_config": config, "device_map": {"": device}, "dtype": dtype}
 
 
 def _token_batches(order: np.ndarray, rows: Sequence[list[int]]) -> Iterator[list[int]]:

@@ -80,7 +80,19 @@ def prompt_tokens(
     reserve: int,
     form: PromptForm = "whole",
 ) -> list[list[int]]:
-    """Token ids of the prompts, BOS included.
+    """Token ids of the prompts, BOS included; see `fitting_prompts`."""
+    return fitting_prompts(lm, examples, titles, config, reserve, form)[0]
+
+
+def fitting_prompts(
+    lm: LanguageModel,
+    examples: Examples,
+    titles: Sequence[str],
+    config: PromptConfig,
+    reserve: int,
+    form: PromptForm = "whole",
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Token ids of the prompts, BOS included, and the items that each of them shows.
 
     Args:
         lm: whose tokenizer and context count.
@@ -111,7 +123,7 @@ def prompt_tokens(
                 shown[i] = shown[i][1:]
                 too_long.append(i)
         pending = too_long
-    return tokens
+    return tokens, shown
 
 
 def _drafts(

@@ -21,7 +21,7 @@ def markdown_page(results: Mapping[str, Any], card: Mapping[str, Any]) -> str:
         f"Split: {results['split']['protocol']}. {_parts(results['split'])}",
         "Leak check: " + "; ".join(results["split"]["leaks"]) + ".",
         *(_outputs(row) for row in results["leaderboard"] if row.get("outputs")),
-        *(_distilled(name, shares) for name, shares in card["distilled"].items()),
+        _distilled(card),
         *(_curriculum(name, report["curve"]) for name, report in card["models"].items()),
         "## Run card",
         _card(results, card),
@@ -58,12 +58,26 @@ def _outputs(row: Mapping[str, Any]) -> str:
     return f"## What {row['system']} wrote\n\n{outputs['exact_share']:.1%} are exact catalogue titles.\n\n{table}"
 
 
-def _distilled(name: str, shares: Mapping[str, Any]) -> str:
-    known = {"exact titles": "exact_share", "hits": "hit_share", "nearest title of the target's kind": "hit_kind_share"}
-    parts = [f"{what} {shares[key]:.1%}" for what, key in known.items() if shares[key] is not None]
+def _distilled(card: Mapping[str, Any]) -> str:
+    """What teachers answered, and how easily it is learned beside the real answers; empty where nobody learned so."""
+    rows = []
+    for student, answers in card["distilled"].items():
+        losses = (card["models"][name]["curve"][0]["loss"] for name in (answers["teacher"], student))
+        shares = (answers[f"{share}_share"] for share in ("exact", "hit", "hit_kind"))
+        rows.append(
+            [
+                *(answers["teacher"], student, f"{answers['answers']:,}", f"{answers['distinct']:,}"),
+                *("" if share is None else f"{share:.1%}" for share in shares),
+                *(f"{loss:.3f}" for loss in losses),
+            ]
+        )
+    header = ["teacher", "student", "answers", "different", "exact titles", "hits", "hits of the kind"]
+    table = table_of([*header, "first loss, real answers", "first loss, own answers"], rows)
     return (
-        f"## What {name} answers to its training prompts\n\n"
-        f"{shares['answers']:,} answers, {shares['distinct']:,} different ones: {', '.join(parts)}."
+        "## Self-distillation\n\nA teacher's answers to its training prompts; the loss of the first epoch on the real "
+        f"answers (teacher's) and on these (student's).\n\n{table}"
+        if rows
+        else ""
     )
 
 

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from tandemrec.data.examples import Examples
 from tandemrec.data.locations import models_root
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
 from tandemrec.evaluation.evaluate import evaluate
+from tandemrec.llm.model import LanguageModel
 from tandemrec.llm.recommenders.bigrec import BIGRec, BIGRecConfig
 from tandemrec.llm.trie import Trie, decode_titles
 
@@ -116,6 +118,46 @@ def test_runs_on_a_pretrained_model_with_an_adapter(split: Split) -> None:
     small = {"tuning": "lora", "examples_per_epoch": 16, "training": {"epochs": 1}}
     model = fitted(settings | {"finetune": small}, split, None)
     assert model.scores(split.test.take(slice(0, 3))).isfinite().all()
+
+
+def test_four_bits_under_an_adapter(split: Split, nano_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    tuned = {"tuning": "qlora", "rank": 4, "batch_size": 16, "training": {"epochs": 2, "learning_rate": 3e-3}}
+    model = fitted(FULL | {"finetune": tuned}, split, nano_folder)
+    kinds = {type(module).__name__ for module in model.language_model.model.modules()}
+    assert "Linear4bit" in kinds
+    trained = [p for p in model.language_model.model.parameters() if p.requires_grad]
+    assert {p.dtype for p in trained} == {torch.float32}
+    model.save(tmp_path / "model")
+    assert BIGRec.load(tmp_path / "model").complete(split.test) == model.complete(split.test)
+
+
+def test_four_bits_need_their_package(nano_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tandemrec.llm.model.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="qlora needs the package bitsandbytes"):
+        LanguageModel.load(str(nano_folder), four_bit=True)
+
+
+def test_finished_models_are_ordinary_folders_with_a_card(split: Split, nano_folder: Path, tmp_path: Path) -> None:
+    from huggingface_hub import ModelCard
+    from peft import AutoPeftModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    for settings, read in ((FULL, AutoModelForCausalLM), (LORA, AutoPeftModelForCausalLM)):
+        model = fitted(settings, split, nano_folder)
+        folder = tmp_path / str(settings is LORA)
+        model.save(folder)
+        plain = read.from_pretrained(folder / "model")
+        ids = torch.tensor([model.prompts(split.test)[0]])
+        mine = model.language_model.model(input_ids=ids).logits
+        torch.testing.assert_close(plain(input_ids=ids).logits, mine, atol=1e-5, rtol=1e-4)
+        card = ModelCard.load(folder / "model" / "README.md")
+        assert card.data.library_name == ("peft" if settings is LORA else "transformers")
+        assert "BIGRec.load" in card.text
+        assert str(nano_folder.parent) not in card.text
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "False" / "model")
+    prompt = model.prompts(Examples.from_histories([[0, 1]]))[0]
+    assert tokenizer.decode(prompt, skip_special_tokens=True) in card.text
 
 
 def test_configuration_is_checked_before_work(tmp_path: Path) -> None:

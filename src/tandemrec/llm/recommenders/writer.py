@@ -19,13 +19,22 @@ from tandemrec.data.examples import Examples, ItemArray
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
 from tandemrec.evaluation.evaluate import validation_figures
+from tandemrec.llm.card import model_card
 from tandemrec.llm.finetune import FineTuneConfig, FineTuning, fine_tune, go_on, prepare
 from tandemrec.llm.generate import GenerationConfig, generate
 from tandemrec.llm.grounding import Grounding, title_vectors
 from tandemrec.llm.model import LanguageModel, Precision, find_folder
 from tandemrec.llm.nano import NanoConfig, build_nano
 from tandemrec.llm.objectives import Objective, Prompted
-from tandemrec.llm.prompts import PromptConfig, PromptForm, answer_tokens, prompt_tokens
+from tandemrec.llm.prompts import (
+    PromptConfig,
+    PromptForm,
+    answer_text,
+    answer_tokens,
+    fitting_prompts,
+    prompt_text,
+    prompt_tokens,
+)
 from tandemrec.llm.recommenders.lessons import (
     ObjectiveConfig,
     SDPOConfig,
@@ -226,6 +235,18 @@ class TitleWriter(TextRecommender):
         lm, config = self.language_model, self.config.prompt
         return prompt_tokens(lm, examples, self.titles, config, self._answer_budget(), self.form)
 
+    def prompt_texts(self, examples: Examples) -> list[str]:
+        """The questions as text, for other programs.
+
+        Raises:
+            InputError: if they hold item vectors, which no text can.
+        """
+        if self.form == "slots":
+            raise InputError(f"prompts of {type(self).__name__} hold item vectors and cannot be written as text")
+        lm, config = self.language_model, self.config.prompt
+        _, shown = fitting_prompts(lm, examples, self.titles, config, self._answer_budget(), self.form)
+        return [prompt_text([self.titles[item] for item in row], config) for row in shown]
+
     @property
     def language_model(self) -> LanguageModel:
         """The fine-tuned model."""
@@ -242,6 +263,7 @@ class TitleWriter(TextRecommender):
         (directory / "catalogue.json").write_text(json.dumps(meta, ensure_ascii=False) + "\n", encoding="utf-8")
         save_file({"vectors": self.grounding.vectors_ID.cpu().contiguous()}, directory / "catalogue.safetensors")
         lm.save(directory / "model")
+        (directory / "model" / "README.md").write_text(self._card(), encoding="utf-8")
 
     @classmethod
     def load(cls, directory: Path) -> Self:
@@ -250,14 +272,30 @@ class TitleWriter(TextRecommender):
         meta = json.loads((directory / "catalogue.json").read_text(encoding="utf-8"))
         model = cls(config, Path(meta["base"]) if config.builds_language_model else None)
         model.titles = meta["titles"]
-        if config.finetune.tuning == "lora":
-            lm = model._load(meta["base"], adapter=directory / "model")
-        else:
+        if config.finetune.tuning == "full":
             lm = model._load(str(directory / "model"))
             lm.origin = meta["base"]
+        else:
+            lm = model._load(meta["base"], adapter=directory / "model")
         model._adopt(lm)
         model._ground(load_file(directory / "catalogue.safetensors")["vectors"].to(lm.device))
         return model
+
+    def _card(self) -> str:
+        config, lm = self.config, self.language_model
+        examples = Examples.from_histories([range(min(2, len(self.titles)))])
+        prompt = lm.tokenizer.decode([token for token in self.prompts(examples)[0] if token >= 0])
+        return model_card(
+            kind=type(self).__name__,
+            base=lm.origin,
+            adapter=lm.has_adapter,
+            prompt=prompt,
+            answer=answer_text(self.titles[0], config.prompt),
+            settings=config.model_dump(
+                mode="json", include={"prompt", "objective", "loss_on", "finetune", "generation"}
+            ),
+            items=len(self.titles),
+        )
 
     def _starting_model(self, seed: int) -> LanguageModel:
         """What training starts from: the base model, or the teacher where the objective goes on with it."""
@@ -375,7 +413,10 @@ class TitleWriter(TextRecommender):
     def _load(self, origin: str, adapter: Path | None = None) -> LanguageModel:
         lm = self.config.lm
         return LanguageModel.load(
-            origin, dtype=lm.dtype if isinstance(lm, PretrainedConfig) else "auto", adapter=adapter
+            origin,
+            dtype=lm.dtype if isinstance(lm, PretrainedConfig) else "auto",
+            adapter=adapter,
+            four_bit=self.config.finetune.tuning == "qlora",
         )
 
     def _judge(self, split: Split) -> dict[str, float]:
