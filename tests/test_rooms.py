@@ -16,6 +16,7 @@ ORDER = [
     ["evaluation"],
     ["training"],
     ["conventional", "llm"],
+    ["aggregation"],
     ["report"],
     ["experiment"],
     ["doctor"],

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from tandemrec.aggregation.best import Best, BestConfig
 from tandemrec.conventional.direct.ease import EASE, EASEConfig
 from tandemrec.conventional.direct.itemknn import ItemKNN, ItemKNNConfig
 from tandemrec.conventional.popularity import Popularity, PopularityConfig
@@ -20,7 +21,14 @@ from tandemrec.llm.recommenders.writer import TitleWriter, WriterConfig
 from tandemrec.recommender import Config, Recommender
 
 ModelConfig = Annotated[
-    PopularityConfig | ItemKNNConfig | EASEConfig | SASRecConfig | BIGRecConfig | LLaRAConfig | InjectionConfig,
+    PopularityConfig
+    | ItemKNNConfig
+    | EASEConfig
+    | SASRecConfig
+    | BIGRecConfig
+    | LLaRAConfig
+    | InjectionConfig
+    | BestConfig,
     Field(discriminator="model"),
 ]
 
@@ -34,6 +42,11 @@ CONVENTIONAL: dict[type[Config], tuple[Maker, Callable[[Path], Recommender], str
 }
 """Config class → how its recommender is made, how it is read, and the code whose change means training it again."""
 
+OVERLAYS: dict[type[Config], tuple[Callable[..., Recommender], Callable[..., Recommender], str]] = {
+    InjectionConfig: (Injection, Injection.load, "llm/recommenders/injection.py"),
+    BestConfig: (Best, Best.load, "aggregation"),
+}
+"""The same for recommenders over trained systems: those that `partners` names are further arguments."""
 
 WRITERS: dict[type[Config], type[TitleWriter]] = {BIGRecConfig: BIGRec, LLaRAConfig: LLaRA}
 """Config class → recommender, of those that write titles."""
@@ -62,8 +75,8 @@ def make_recommender(config: Config, materials: Materials) -> Recommender:
     Raises:
         InputError: if a partner is of a kind that cannot serve it.
     """
-    if isinstance(config, InjectionConfig):
-        return Injection(config, materials.partners(config.base), materials.partners(config.prior))
+    if type(config) in OVERLAYS:
+        return OVERLAYS[type(config)][0](config, *map(materials.partners, config.partners()))
     if not isinstance(config, WriterConfig):
         return CONVENTIONAL[type(config)][0](config)
     given: dict[str, Any] = {"teacher": materials.folders.get(config.teacher or ""), "distilled": materials.distilled}
@@ -74,8 +87,8 @@ def make_recommender(config: Config, materials: Materials) -> Recommender:
 
 def load_recommender(config: Config, directory: Path, partners: Callable[[str], Recommender]) -> Recommender:
     """A finished model from its artifact; `partners` loads others by name, for models that work on top of others."""
-    if isinstance(config, InjectionConfig):
-        return Injection.load(directory, *map(partners, config.partners()))
+    if type(config) in OVERLAYS:
+        return OVERLAYS[type(config)][1](directory, *map(partners, config.partners()))
     if isinstance(config, WriterConfig):
         return WRITERS[type(config)].load(directory)
     return CONVENTIONAL[type(config)][1](directory)
@@ -84,6 +97,8 @@ def load_recommender(config: Config, directory: Path, partners: Callable[[str], 
 def code_rooms(config: Config) -> tuple[str, ...]:
     """The code that a model's training runs."""
     shared = ("training", "recommender.py")
-    if isinstance(config, WriterConfig | InjectionConfig):
+    if type(config) in OVERLAYS:
+        return (OVERLAYS[type(config)][2], *shared)
+    if isinstance(config, WriterConfig):
         return ("llm", *shared)
     return (CONVENTIONAL[type(config)][2], *shared)
