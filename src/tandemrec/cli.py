@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,7 +30,7 @@ app.add_typer(recipes_app, name="recipes")
 app.add_typer(data_app, name="data")
 app.add_typer(llm_app, name="llm")
 
-console = Console()
+console = Console(quiet=os.environ.get("RANK", "0") != "0")  # of several processes only the first one talks
 
 RecipeArgument = Annotated[str, typer.Argument(help="Path of a YAML file, or the name of a bundled recipe.")]
 SetOption = Annotated[

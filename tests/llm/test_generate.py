@@ -199,7 +199,7 @@ def test_a_killed_run_continues_behind_its_last_chunk(
     monkeypatch.setattr(module, "_beam_search", killed)
     with pytest.raises(KeyboardInterrupt):
         generate(nano, PROMPTS, config, 6, tmp_path)
-    with (tmp_path / "completions.jsonl").open("a") as file:
+    with (tmp_path / "completions-0.jsonl").open("a") as file:
         file.write('["half a li')
     assert generate(nano, PROMPTS, config, 6, tmp_path) == whole
     assert len(calls) == 4  # one chunk, one killed, two left

@@ -19,19 +19,23 @@ SCRIPT = Path(__file__).with_name("processes.py")
 
 
 def launch(processes: int, *arguments: str | Path) -> int:
+    done = start(processes, SCRIPT, *arguments)
+    if done.returncode and "killed" not in arguments:
+        pytest.fail(done.stderr[-6000:])
+    return done.returncode
+
+
+def start(processes: int, *command: str | Path) -> subprocess.CompletedProcess[str]:
     several = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
-    done = subprocess.run(
-        [sys.executable, *several, str(SCRIPT), *map(str, arguments)],
+    return subprocess.run(
+        [sys.executable, *several, *map(str, command)],
         env=environment | {"OMP_NUM_THREADS": "1", "TANDEMREC_PROGRESS": "0"},
         capture_output=True,
         text=True,
         check=False,
         timeout=300,
     )
-    if done.returncode and "killed" not in arguments:
-        pytest.fail(done.stderr[-6000:])
-    return done.returncode
 
 
 def compare(one: Path, other: Path) -> None:
@@ -68,3 +72,22 @@ def test_two_killed_processes_go_on(tiny: Callable[[str], str], tmp_path: Path) 
     launch(2, model, resumed, "plain", tmp_path / "work-killed")
     compare(whole, resumed)
     assert (tmp_path / "work" / "metrics.jsonl").read_text() == (tmp_path / "work-killed" / "metrics.jsonl").read_text()
+
+
+def test_a_whole_run_by_two_processes(tmp_path: Path) -> None:
+    """Training and generation are shared; the first process writes, and a single one finds everything finished."""
+    recipe = Path(__file__).parents[1] / "experiment" / "tiny.yaml"
+    places = ("--out", tmp_path / "run", "--store", tmp_path / "store")
+    done = start(2, "-m", "tandemrec", "run", recipe, *places)
+    assert done.returncode == 0, done.stderr[-6000:]
+    results = (tmp_path / "run" / "results.json").read_bytes()
+    assert done.stdout.count("fit:SASRec") == 1
+    assert not list((tmp_path / "store").glob("*.draft")) + list((tmp_path / "store").glob("*.work"))
+    again = start(1, "-m", "tandemrec", "run", recipe, *places)
+    assert "made" not in again.stdout
+    assert (tmp_path / "run" / "results.json").read_bytes() == results
+    alone = start(1, "-m", "tandemrec", "run", recipe, "--out", tmp_path / "alone", "--store", tmp_path / "other")
+    assert alone.returncode == 0
+    mine, theirs = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("run", "alone"))
+    values = [{row["system"]: row["metrics"]["ndcg@10"]["mean"] for row in r["leaderboard"]} for r in (mine, theirs)]
+    assert values[0] == pytest.approx(values[1], abs=0.03)

@@ -22,6 +22,7 @@ from tandemrec.experiment.stages import Stages
 from tandemrec.experiment.store import Artifact, StageEvent, Store, default_root, find_damage
 from tandemrec.recommender import NO_ITEM, Recommender
 from tandemrec.report.page import markdown_page
+from tandemrec.training.processes import process_rank, wait_for_all
 
 RESULTS, CARD, RECIPE = "results.json", "run_card.json", "recipe.yaml"
 
@@ -58,8 +59,9 @@ def run(
         judged[name] = fitted, stages.evaluate(name, split, split_artifact)
 
     results = _results(recipe, data, data_artifact, split_artifact, judged)
-    card = _card(stages, data_artifact, split_artifact, judged)
-    _write(out, recipe, results, card, judged)
+    if process_rank() == 0:
+        _write(out, recipe, results, _card(stages, data_artifact, split_artifact, judged), judged)
+    wait_for_all()
     return Run.open(out)
 
 

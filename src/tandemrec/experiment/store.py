@@ -17,9 +17,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tandemrec.errors import InputError
+from tandemrec.training.processes import from_first, process_rank, wait_for_all
 
 MANIFEST = "manifest.json"
 
@@ -85,16 +87,35 @@ class Store:
         """
         key = self.key(stage, depends)
         directory = self.root / f"{stage.replace(':', '-').replace('/', '-')}-{key}"
+        if process_rank():
+            return self._join(directory, make)
         with self._lock(directory):
-            if directory.exists():
-                damage = find_damage(directory)
-                if damage is None:
-                    artifact = self.open(directory)
-                    self.listen(StageEvent(stage, "found", artifact.seconds))
-                    return artifact
-                self.listen(StageEvent(stage, "damaged", 0.0, f"{damage}; it is made again"))
-                shutil.rmtree(directory)
-            return self._make(stage, key, directory, depends, make)
+            artifact = self._find(stage, directory)
+            from_first(artifact is not None)
+            artifact = artifact or self._make(stage, key, directory, depends, make)
+            wait_for_all()
+            return artifact
+
+    def _find(self, stage: str, directory: Path) -> Artifact | None:
+        if not directory.exists():
+            return None
+        damage = find_damage(directory)
+        if damage is None:
+            artifact = self.open(directory)
+            self.listen(StageEvent(stage, "found", artifact.seconds))
+            return artifact
+        self.listen(StageEvent(stage, "damaged", 0.0, f"{damage}; it is made again"))
+        shutil.rmtree(directory)
+        return None
+
+    def _join(self, directory: Path, make: Callable[[Path, Path], Any]) -> Artifact:
+        """What processes beside the first do: they work with it on a stage, but its files are the ones that count."""
+        if not from_first(False):
+            with TemporaryDirectory() as scratch:
+                make(Path(scratch), directory.with_name(directory.name + ".work"))
+            wait_for_all()
+        wait_for_all()
+        return self.open(directory)
 
     @staticmethod
     def open(directory: Path) -> Artifact:
@@ -117,6 +138,7 @@ class Store:
         work.mkdir(exist_ok=True)
         started = time.monotonic()
         summary = make(draft, work)
+        wait_for_all()
         manifest = {
             "stage": stage,
             "key": key,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
@@ -16,24 +15,6 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from tandemrec.errors import InputError
 from tandemrec.training.config import TrainingConfig
 from tandemrec.training.task import BatchT
-
-
-def default_device() -> torch.device:
-    """`$TANDEMREC_DEVICE`, else the CUDA device of this process, else the CPU."""
-    named = os.environ.get("TANDEMREC_DEVICE")
-    if named:
-        return torch.device(named)
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else _CPU
-
-
-def process_count() -> int:
-    """Processes that train together: `torchrun` and `accelerate launch` set `WORLD_SIZE`."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def show_progress() -> bool:
-    """Progress bars are drawn by the first process, unless `TANDEMREC_PROGRESS=0`."""
-    return os.environ.get("TANDEMREC_PROGRESS", "1") != "0" and os.environ.get("RANK", "0") == "0"
 
 
 class Engine:
@@ -122,6 +103,3 @@ def like(tensor: Tensor, model: Tensor) -> Tensor:
     if isinstance(model, DTensor):
         return distribute_tensor(tensor.to(model.device), model.device_mesh, model.placements)
     return tensor.to(model.device)
-
-
-_CPU = torch.device("cpu")

@@ -11,7 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tandemrec.recommender import FitReport
 from tandemrec.training.config import TrainingConfig, learning_rate_factor
-from tandemrec.training.engine import Engine, show_progress
+from tandemrec.training.engine import Engine
+from tandemrec.training.processes import show_progress
 from tandemrec.training.state import TrainingState
 from tandemrec.training.task import BatchT, Task
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,7 +19,7 @@ from tandemrec.llm.model import LanguageModel
 from tandemrec.llm.objectives import SDPO, SFT, SOFT, Objective, Prompted, Reduction
 from tandemrec.llm.schedule import AdaptiveSchedule, ScheduleConfig
 from tandemrec.recommender import Config
-from tandemrec.training import show_progress
+from tandemrec.training import process_rank, show_progress
 
 Tokens = Sequence[list[int]]
 
@@ -120,7 +119,7 @@ def sdpo_lesson(
         for rows in track(batches, "reference", transient=True, disable=not show_progress()):
             several = [preferences.completions[row] for row in rows]
             reference_NC[rows] = lm.log_probs([preferences.prompts[row] for row in rows], several).cpu()
-    if path is not None and os.environ.get("RANK", "0") == "0":
+    if path is not None and process_rank() == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_suffix(".draft")
         save_file({"reference_NC": reference_NC}, draft)

@@ -1,0 +1,5 @@
+"""`python -m tandemrec`, for launchers that start modules."""
+
+from tandemrec.cli import main
+
+main()
