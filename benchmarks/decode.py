@@ -1,6 +1,6 @@
 """Beam search of our own against the library's `generate()`, on MovieLens prompts with a briefly fine-tuned model.
 
-    python benchmarks/decode.py            # 512 prompts, stories3m; about a quarter of an hour on two cores
+    python benchmarks/decode.py            # 512 prompts, stories3m; about a quarter of an hour
     python benchmarks/decode.py --quick    # 48 prompts, stories260k, the ready sample's catalogue
 
 Needs the model below `$TANDEMREC_MODELS` and, without `--quick`, MovieLens-1M below `$TANDEMREC_DATA`. Two claims:
@@ -224,8 +224,8 @@ def main() -> None:
         bench = prepared("stories260k", Sample().load(), 48, 64)
     else:
         data, _ = clean(MovieLens(edition="ml-1m").load(), CleaningConfig(min_item_count=5))
-        bench = prepared("stories3m", data, 512, 512)
-    results = {"distil": distil(bench), "constrained": constrained(bench, 16 if arguments.quick else 32)}
+        bench = prepared("stories3m", data, 512, 256)
+    results = {"distil": distil(bench), "constrained": constrained(bench, 16)}
     for name, row in results.items():
         print(
             f"claim={name}{'-quick' * arguments.quick} ratio={row['usual'] / row['ours']:.2f} ours={row['ours']:.2f} "
