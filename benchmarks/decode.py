@@ -12,7 +12,8 @@ Needs the model below `$TANDEMREC_MODELS` and, without `--quick`, MovieLens-1M b
   `prefix_allowed_tokens_fn` over a dictionary of prefixes. `agree` is the largest difference between the scores of
   equal places of the two lists.
 
-Both ways get the same batches, ordered by length, and take turns.
+Both ways get the same batches, ordered by length, and take turns. `--every 4` gives the usual way every fourth batch of
+`distil` and scales its time; what is compared are those prompts.
 """
 
 from __future__ import annotations
@@ -131,11 +132,9 @@ def forced(bench: Bench, prompt: list[int], answers: Sequence[list[int]]) -> np.
         return bench.lm.log_probs([prompt], [answers])[0].numpy().astype(np.float64)
 
 
-def distil(bench: Bench) -> dict[str, float]:
-    """The best of four beams for every prompt."""
+def distil(bench: Bench, every: int) -> dict[str, float]:
+    """The best of four beams for every prompt, and by the usual way for every so many batches."""
     config = GenerationConfig(beams=BEAMS, batch_size=bench.batch)
-    found: dict[str, list[Scored]] = {"ours": [], "usual": []}
-    seconds = {"ours": 0.0, "usual": 0.0}
 
     def ours(batch: list[list[int]]) -> list[Scored]:
         beams = generate_beams(bench.lm, batch, config, bench.longest)
@@ -144,18 +143,18 @@ def distil(bench: Bench) -> dict[str, float]:
     def usual(batch: list[list[int]]) -> list[Scored]:
         return library(bench, batch, BEAMS, config.length_penalty, None)
 
-    take_turns(bench, {"ours": ours, "usual": usual}, found, seconds)
+    found, seconds = take_turns(bench, {"ours": ours, "usual": usual}, every)
     gaps, differ, other = [0.0], 0, 0
-    prompts = [prompt for batch in batches(bench) for prompt in batch]
-    for prompt, mine, theirs in zip(prompts, found["ours"], found["usual"], strict=True):
+    for prompt, mine, theirs in found:
         best = [mine[0][0], theirs[0][0]]
         scores = forced(bench, prompt, best) / [len(tokens) for tokens in best]
         gaps.append(abs(scores[0] - scores[1]))
         differ += best[0] != best[1]
         other += [tokens for tokens, _ in mine] != [tokens for tokens, _ in theirs]
-    ended = np.mean([row[0][0][-1] == bench.lm.eos for row in found["ours"]])
-    facts = {"different_best": differ, "different_beams": other, "ended": float(ended)}
-    return seconds | {"agree": float(max(gaps)), "prompts": len(prompts)} | facts
+    ended = float(np.mean([mine[0][0][-1] == bench.lm.eos for _, mine, _ in found]))
+    facts = {"different_best": differ, "different_beams": other, "ended": ended}
+    counts = {"prompts": len(bench.prompts), "compared": len(found)}
+    return seconds | {"agree": float(max(gaps))} | counts | facts
 
 
 def constrained(bench: Bench, count: int) -> dict[str, float]:
@@ -181,42 +180,46 @@ def constrained(bench: Bench, count: int) -> dict[str, float]:
 
         return library(bench, batch, PLACES, 0.0, allowed)
 
-    found: dict[str, list[Scored]] = {"ours": [], "usual": []}
-    seconds = {"ours": 0.0, "usual": 0.0}
-    take_turns(few, {"ours": ours, "usual": usual}, found, seconds)
+    found, seconds = take_turns(few, {"ours": ours, "usual": usual})
     known = {tuple(title) for title in bench.titles}
     gaps, errors, strange = [0.0], [0.0], 0
-    prompts = [prompt for batch in batches(few) for prompt in batch]
-    for prompt, mine, theirs in zip(prompts, found["ours"], found["usual"], strict=True):
+    for prompt, mine, theirs in found:
         different = list({tuple(tokens): score for tokens, score in mine}.values())
         rivals = [score for tokens, score in theirs if tuple(tokens) in known]
         gaps += [abs(a - b) for a, b in zip(different, rivals, strict=False)]
         errors.append(np.abs(forced(bench, prompt, [tokens for tokens, _ in mine]) - [s for _, s in mine]).max())
         strange += sum(tuple(tokens) not in known for tokens, _ in mine)
     facts = {"off_teacher_forcing": float(max(errors)), "no_titles": strange, "titles": len(trie)}
-    return seconds | {"agree": float(max(gaps)), "prompts": len(prompts)} | facts
+    return seconds | {"agree": float(max(gaps)), "prompts": count, "compared": count} | facts
 
 
 def take_turns(
-    bench: Bench,
-    ways: dict[str, Callable[[list[list[int]]], list[Scored]]],
-    found: dict[str, list[Scored]],
-    seconds: dict[str, float],
-) -> None:
-    """Answer batch after batch in both ways, the second first every other time."""
+    bench: Bench, ways: dict[str, Callable[[list[list[int]]], list[Scored]]], every: int = 1
+) -> tuple[list[tuple[list[int], Scored, Scored]], dict[str, float]]:
+    """Prompts with both answers, and the seconds of both ways; the usual one answers every so many batches."""
     for way in ways.values():
         way([prompt[-40:] for prompt in bench.prompts[:2]])  # what is built once is no part of the comparison
+    seconds, asked, found = {"ours": 0.0, "usual": 0.0}, 0, []
     for turn, batch in enumerate(batches(bench)):
-        for name in sorted(ways, reverse=bool(turn % 2)):
+        answers = {}
+        for name in sorted(ways, reverse=bool(turn // every % 2)):
+            if name == "usual" and turn % every:
+                continue
             begin = time.perf_counter()
-            found[name] += ways[name](batch)
+            answers[name] = ways[name](batch)
             seconds[name] += time.perf_counter() - begin
+        if "usual" in answers:
+            asked += len(batch)
+            found += list(zip(batch, answers["ours"], answers["usual"], strict=True))
+    seconds["usual"] *= len(bench.prompts) / asked
+    return found, seconds
 
 
 def main() -> None:
     """Fine-tune, measure, compare, report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="the sample data and the smallest model")
+    parser.add_argument("--every", type=int, default=1, help="batches of which the usual way gets one")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -225,7 +228,7 @@ def main() -> None:
     else:
         data, _ = clean(MovieLens(edition="ml-1m").load(), CleaningConfig(min_item_count=5))
         bench = prepared("stories3m", data, 512, 256)
-    results = {"distil": distil(bench), "constrained": constrained(bench, 16)}
+    results = {"distil": distil(bench, arguments.every), "constrained": constrained(bench, 16)}
     for name, row in results.items():
         print(
             f"claim={name}{'-quick' * arguments.quick} ratio={row['usual'] / row['ours']:.2f} ours={row['ours']:.2f} "

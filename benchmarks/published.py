@@ -161,14 +161,16 @@ def _decode(content: dict[str, Any]) -> list[str]:
         [name, str(row["prompts"]), *(f"{row[way]:.0f} s" for way in ("ours", "usual")), _ratio(row)]
         for name, row in (("distil", one), ("constrained", other))
     ]
+    scaled = "" if one["compared"] == one["prompts"] else f" (distil's usual way on {one['compared']} prompts, scaled)"
     return [
         "## distil, constrained: beam search on MovieLens-1M prompts",
         f"{content['model']}, briefly fine-tuned to answer in titles; prompts of {content['prompt_tokens']:.0f} tokens "
         f"on average. *distil*: the best of {content['beams']} beams, the usual way is the library's `generate()`. "
         f"*constrained*: {content['places']} titles of {other['titles']:,} by as many beams, the usual way is "
-        "`generate()` with `prefix_allowed_tokens_fn`. Same batches, taking turns. `python benchmarks/decode.py`",
+        f"`generate()` with `prefix_allowed_tokens_fn`. Same batches, taking turns{scaled}. "
+        "`python benchmarks/decode.py`",
         table_of(["", "prompts", "ours", "usual", "ratio"], rows),
-        f"distil: {one['different_best']} of {one['prompts']} best answers differ, by at most {one['agree']:.1e} in "
+        f"distil: {one['different_best']} of {one['compared']} best answers differ, by at most {one['agree']:.1e} in "
         f"score. constrained: {other['no_titles']} answers are no titles, scores differ by at most "
         f"{other['agree']:.1e} from the usual way's and by at most {other['off_teacher_forcing']:.1e} from teacher "
         f"forcing. {_machine(content)}",
