@@ -170,8 +170,8 @@ def _decode(content: dict[str, Any]) -> list[str]:
         f"`generate()` with `prefix_allowed_tokens_fn`. Same batches, taking turns{scaled}. "
         "`python benchmarks/decode.py`",
         table_of(["", "prompts", "ours", "usual", "ratio"], rows),
-        f"distil: {one['different_best']} of {one['compared']} best answers differ, by at most {one['agree']:.1e} in "
-        f"score. constrained: {other['no_titles']} answers are no titles, scores differ by at most "
+        f"distil: {one['different_best']} of {one['compared']} best answers differ in a token, and scores by at most "
+        f"{one['agree']:.1e}. constrained: {other['no_titles']} answers are no titles, scores differ by at most "
         f"{other['agree']:.1e} from the usual way's and by at most {other['off_teacher_forcing']:.1e} from teacher "
         f"forcing. {_machine(content)}",
     ]
@@ -195,7 +195,7 @@ def _ratio(row: dict[str, Any]) -> str:
 
 def _machine(content: dict[str, Any]) -> str:
     machine = content["hardware"]
-    return f"{machine['processor']}, {content['threads']} threads on {machine['cores']} busy cores."
+    return f"{machine['processor']}, {machine['cores']} cores; torch threads: {machine['torch_threads']}."
 
 
 def main() -> None:
