@@ -128,24 +128,74 @@ def render() -> str:
 
 def render_benchmarks() -> str:
     """docs/benchmarks.md."""
-    ingest = json.loads((Path(__file__).parent / "results" / "ingest.json").read_text())
-    ours, usual = ingest["ours"], ingest["usual"]
-    rows = [
-        [name, *(f"{side[name]:.1f} s" for side in (ours, usual))] for name in ("read", "clean", "split", "seconds")
-    ] + [["peak memory", *(f"{side['peak_gib']:.2f} GiB" for side in (ours, usual))]]
-    machine = ingest["hardware"]
     parts = [
         "# Benchmarks",
         "Programs in `benchmarks/` run our way and the usual way side by side and print one line a claim, "
         "`claim=NAME ratio=X ours=S usual=S agree=MAXDIFF`; `make bench` runs them, `--quick` shrinks them. This "
         "page is written by `python benchmarks/published.py --render` from `benchmarks/results/*.json`.",
-        f"## ingest-10m: {ingest['events']:,} events of {ingest['users']:,} users",
+    ]
+    for name, section in {"ingest": _ingest, "decode": _decode, "grounding": _grounding}.items():
+        path = Path(__file__).parent / "results" / f"{name}.json"
+        parts += section(json.loads(path.read_text())) if path.exists() else []
+    return "\n\n".join(parts) + "\n"
+
+
+def _ingest(content: dict[str, Any]) -> list[str]:
+    ours, usual = content["ours"], content["usual"]
+    rows = [
+        [name, *(f"{side[name]:.1f} s" for side in (ours, usual))] for name in ("read", "clean", "split", "seconds")
+    ] + [["peak memory", *(f"{side['peak_gib']:.2f} GiB" for side in (ours, usual))]]
+    machine = content["hardware"]
+    return [
+        f"## ingest-10m: {content['events']:,} events of {content['users']:,} users",
         "Reading a CSV file, 5-core and leave-one-out; the usual way is pandas. `python benchmarks/ingest.py`",
         table_of(["", "ours", "usual"], rows),
-        f"{ingest['differ']} of {ingest['test_users']:,} test users differ between the two. "
+        f"{content['differ']} of {content['test_users']:,} test users differ between the two. "
         f"{machine['cpu']}, {machine['cores']} cores.",
     ]
-    return "\n\n".join(parts) + "\n"
+
+
+def _decode(content: dict[str, Any]) -> list[str]:
+    one, other = content["distil"], content["constrained"]
+    rows = [
+        [name, str(row["prompts"]), *(f"{row[way]:.0f} s" for way in ("ours", "usual")), _ratio(row)]
+        for name, row in (("distil", one), ("constrained", other))
+    ]
+    scaled = "" if one["compared"] == one["prompts"] else f" (distil's usual way on {one['compared']} prompts, scaled)"
+    return [
+        "## distil, constrained: beam search on MovieLens-1M prompts",
+        f"{content['model']}, briefly fine-tuned to answer in titles; prompts of {content['prompt_tokens']:.0f} tokens "
+        f"on average. *distil*: the best of {content['beams']} beams, the usual way is the library's `generate()`. "
+        f"*constrained*: {content['places']} titles of {other['titles']:,} by as many beams, the usual way is "
+        f"`generate()` with `prefix_allowed_tokens_fn`. Same batches, taking turns{scaled}. "
+        "`python benchmarks/decode.py`",
+        table_of(["", "prompts", "ours", "usual", "ratio"], rows),
+        f"distil: {one['different_best']} of {one['compared']} best answers differ in a token, and scores by at most "
+        f"{one['agree']:.1e}. constrained: {other['no_titles']} answers are no titles, scores differ by at most "
+        f"{other['agree']:.1e} from the usual way's and by at most {other['off_teacher_forcing']:.1e} from teacher "
+        f"forcing. {_machine(content)}",
+    ]
+
+
+def _grounding(content: dict[str, Any]) -> list[str]:
+    row = [f"{content['ours']:.0f} s", f"{content['usual']:.0f} s", _ratio(content)]
+    return [
+        f"## grounding: {content['outputs']:,} outputs, {content['titles']:,} titles, {content['size']:,} dimensions",
+        "The rank of every output's target; the usual way is `torch.cdist` and a double argsort, timed on "
+        f"{content['usual_timed_on']} outputs and scaled. `python benchmarks/grounding.py`",
+        table_of(["ours", "usual", "ratio"], [row]),
+        f"Of {content['checked']} outputs checked against differences in float64 our ranks are off by at most "
+        f"{content['agree']:g}, the usual ones by at most {content['usual_off']:g}. {_machine(content)}",
+    ]
+
+
+def _ratio(row: dict[str, Any]) -> str:
+    return f"{row['usual'] / row['ours']:.1f}"
+
+
+def _machine(content: dict[str, Any]) -> str:
+    machine = content["hardware"]
+    return f"{machine['processor']}, {machine['cores']} cores; torch threads: {machine['torch_threads']}."
 
 
 def main() -> None:

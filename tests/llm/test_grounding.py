@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tandemrec.llm import grounding as module
-from tandemrec.llm.grounding import Grounding, distances, ranks_by_distance, title_vectors
+from tandemrec.llm.grounding import Grounding, all_distances, ranks_by_distance, title_vectors
 
 TITLES = ["Alpha", "Beta: The Return", "Gamma (1999)", 'The "Delta" Force', "Alpha", "Epsilon"]
 
@@ -118,7 +118,7 @@ def test_distances_are_right_to_the_last_digit(shift: float) -> None:
         torch.randn(20, 64, generator=generator) + shift,
     )
     queries[3], queries[4] = vectors[7], vectors[8] + 1e-3
-    found = distances(queries, vectors)
+    found = all_distances(queries, vectors)
     exact = (queries.double()[:, None] - vectors.double()[None]).norm(dim=2)
     torch.testing.assert_close(found, exact.float(), atol=0.0, rtol=2e-7)
     assert found[3, 7] == 0

@@ -49,8 +49,8 @@ class Grounding:
 
     def distances(self, texts: Sequence[str], items: Sequence[int]) -> Tensor:
         """Distance between each of B texts and the title of one item, (B,) float32."""
-        query_QD, row_B = self._queries(texts)
-        distances_B: Tensor = torch.linalg.vector_norm(query_QD[row_B] - self.centred_ID[list(items)], dim=1)
+        query_QD, place = self._queries(texts)
+        distances_B: Tensor = torch.linalg.vector_norm(query_QD[place] - self.centred_ID[list(items)], dim=1)
         return distances_B
 
     def nearest(self, texts: Sequence[str]) -> list[int]:
@@ -65,7 +65,7 @@ class Grounding:
     def scores(self, texts: Sequence[str]) -> Tensor:
         """Minus the distances, (B, I) float32."""
         query_QD, row_B = self._queries(texts)
-        return -distances(query_QD, self.centred_ID)[:, self.first_I][row_B]
+        return -all_distances(query_QD, self.centred_ID)[:, self.first_I][row_B]
 
     def ranks(self, texts: Sequence[str], targets: Sequence[int]) -> Tensor:
         """Rank of one item for each text, (B,) float64, 0 for the nearest; see `ranks_by_distance`."""
@@ -94,7 +94,7 @@ def title_vectors(titles: Sequence[str], encode: Encoder) -> Tensor:
     return encode(list(place))[[place[answer] for answer in answers]]
 
 
-def distances(query_QD: Tensor, vectors_ID: Tensor) -> Tensor:
+def all_distances(query_QD: Tensor, vectors_ID: Tensor) -> Tensor:
     """Euclidean distances (Q, I) float32, right to the last digit.
 
     |q|² − 2 q·x + |x|² in float64, some twenty times as fast as differences; those that nearly cancel are differences.

@@ -11,9 +11,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AttentionInterface
+from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from tandemrec.llm.model import LanguageModel
 from tandemrec.llm.scoring import backbone_and_head, embedded, whole
@@ -232,19 +233,22 @@ def _folded_attention(
     return mixed.reshape(query.shape).transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register("tandemrec-tree", _folded_attention)
+TREE = "tandemrec-tree"
+AttentionInterface.register(TREE, _folded_attention)
+AttentionMaskInterface.register(TREE, sdpa_mask)
 
 
 @contextmanager
 def _tree_attention(config: Any) -> Iterator[None]:
     """Attend by `_folded_attention` for a while, where the model attends by `sdpa`."""
-    usual = config._attn_implementation
-    if usual == "sdpa":
-        config._attn_implementation = "tandemrec-tree"
+    if config._attn_implementation == "sdpa":
+        config._attn_implementation = TREE
     try:
         yield
     finally:
-        config._attn_implementation = usual
+        # Another thread may have switched in between; both ways compute the same, so it does not matter who goes back.
+        if config._attn_implementation == TREE:
+            config._attn_implementation = "sdpa"
 
 
 _kinds: WeakKeyDictionary[LanguageModel, type[TokenTree | Copies | Replay]] = WeakKeyDictionary()
@@ -265,7 +269,7 @@ def _plain_attention(lm: LanguageModel) -> bool:
     config = backbone_and_head(lm.model)[0].config
     if not _takes_positions(lm) or hasattr(config, "window_size"):
         return False
-    if config._attn_implementation not in ("sdpa", "eager"):
+    if config._attn_implementation not in ("sdpa", "eager", TREE):
         return False
     cache = _cache_of(lm)
     return type(cache) is DynamicCache and all(type(layer) is DynamicLayer for layer in cache.layers)

@@ -68,7 +68,8 @@ class Server:
         """What `generate_beams` asks for.
 
         With several beams every answer that vLLM's search completes competes, not only those among the W best
-        continuations: beams behind the best may differ from our own.
+        continuations: beams behind the best may differ from our own. More than 10 beams need a server that was started
+        with `--max-logprobs` of twice as many.
 
         Raises:
             InputError: if the server fails, or the settings mean something else there.

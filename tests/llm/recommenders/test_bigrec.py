@@ -91,6 +91,21 @@ def test_constrained_decoding_ranks_what_it_finds_first(split: Split, nano_folde
     torch.testing.assert_close(BIGRec.load(tmp_path / "model").scores(split.test), scores, atol=1e-4, rtol=1e-4)
 
 
+def test_a_server_may_write_in_its_place(split: Split, nano_folder: Path) -> None:
+    model = fitted(LORA, split, nano_folder)
+    answer = model._labels[7]
+
+    class Told:
+        model = "told"
+
+        def beam_search(self, prompts: list[list[int]], *settings: object) -> list[list[tuple[list[int], float]]]:
+            return [[(answer, -1.0)] for _ in prompts]
+
+    model.server = Told()  # type: ignore[assignment]
+    assert set(model.complete(split.test)) == {model.language_model.tokenizer.decode(answer[:-1])}
+    assert model.scores(split.test).argmax(1).unique().tolist() == [7]
+
+
 def test_epoch_can_be_chosen_by_ranking(split: Split, nano_folder: Path) -> None:
     settings = FULL | {"finetune": FULL["finetune"] | {"select_on": "ndcg@10"}}  # type: ignore[operator]
     model = BIGRec(BIGRecConfig.model_validate(settings), nano_folder)
