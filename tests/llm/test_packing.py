@@ -14,7 +14,7 @@ from torch import Tensor
 from tandemrec.llm import scoring
 from tandemrec.llm.model import LanguageModel
 from tandemrec.llm.objectives import SDPO, SFT, SOFT, Objective, Prompted
-from tandemrec.llm.packing import pack
+from tandemrec.llm.packing import pack, pack_apart
 from tests.llm.conftest import ARCHITECTURES
 
 Folder = Callable[[str], str]
@@ -132,3 +132,20 @@ def test_slots_take_the_given_vectors(tiny: Folder) -> None:
     lm = LanguageModel.load(tiny("llama"))
     with pytest.raises(RuntimeError, match="nothing fills them"):
         lm.log_probs([[0, -1]], [[[1]]])
+
+
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, "gpt_neo", "mamba"])
+def test_models_that_cannot_read_packed_rows_get_rows_of_their_own(architecture: str, tiny: Folder) -> None:
+    lm, part = LanguageModel.load(tiny(architecture)), examples(3)
+    assert lm.scorer.reads_packed_rows is (architecture in ARCHITECTURES)
+    torch.testing.assert_close(lm.log_probs(part.prompts, part.completions), separately(lm, part), atol=1e-4, rtol=1e-4)
+
+
+def test_rows_apart_hold_the_same_labels() -> None:
+    part = examples(3)
+    together, apart = pack(part.prompts, part.completions, 0), pack_apart(part.prompts, part.completions, 0)
+    assert apart.causal
+    assert not together.causal
+    assert torch.equal(apart.label_N, together.label_N)
+    assert torch.equal(apart.counts_BC, together.counts_BC)
+    assert len(apart.ids_RT) == 18

@@ -14,7 +14,7 @@ from torch import Tensor
 from tandemrec.errors import InputError
 from tandemrec.llm.model import LanguageModel
 from tandemrec.llm.objectives import Objective, Prompted
-from tandemrec.llm.packing import Packed, label_count, pack
+from tandemrec.llm.packing import Packed, label_count
 from tandemrec.llm.schedule import Curriculum
 from tandemrec.llm.scoring import CompletionScorer
 from tandemrec.recommender import Config, FitReport
@@ -131,9 +131,7 @@ class FineTuning(Task[list[int]]):
 
     def _packed(self, part: Prompted, batch: list[int], columns: Sequence[int]) -> Packed:
         prompts = [part.prompts[row] for row in batch]
-        return pack(prompts, [[part.completions[row][c] for c in columns] for row in batch], self.lm.pad).to(
-            self.lm.device
-        )
+        return self.lm.packed(prompts, [[part.completions[row][c] for c in columns] for row in batch])
 
     def _counts(self, batch: list[int]) -> Tensor:
         columns = self.objective.columns()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tandemrec.data.locations import models_root
 from tandemrec.errors import InputError
-from tandemrec.llm.packing import pack
+from tandemrec.llm.packing import Packed, pack, pack_apart
 from tandemrec.llm.scoring import CompletionScorer, backbone_and_head
 from tandemrec.training import default_device
 
@@ -141,16 +141,21 @@ class LanguageModel:
         """What computes log-probabilities, as a module that can be trained."""
         return CompletionScorer(self.model, self.slots)
 
+    def packed(self, prompts: Sequence[list[int]], completions: Sequence[Sequence[list[int]]]) -> Packed:
+        """B prompts with C completions each on the model's device, laid out as it can read them; see `llm.packing`."""
+        lay_out = pack if self.scorer.reads_packed_rows else pack_apart
+        return lay_out(prompts, completions, self.pad).to(self.device)
+
     def label_log_probs(self, prompts: Sequence[list[int]], labels: Sequence[list[int]]) -> Tensor:
         """Log-probability of every label token, one row after another; shape (sum of label lengths,)."""
-        packed = pack(prompts, [[label] for label in labels], self.pad)
-        values_N: Tensor = self.scorer.tokens(packed.to(self.device))
+        packed = self.packed(prompts, [[label] for label in labels])
+        values_N: Tensor = self.scorer.tokens(packed)
         return values_N
 
     def log_probs(self, prompts: Sequence[list[int]], completions: Sequence[Sequence[list[int]]]) -> Tensor:
         """Log-probabilities (B, C) of C completions of each of B prompts; a prompt is computed once."""
-        packed = pack(prompts, completions, self.pad)
-        values_BC: Tensor = self.scorer(packed.to(self.device))
+        packed = self.packed(prompts, completions)
+        values_BC: Tensor = self.scorer(packed)
         return values_BC
 
     @torch.no_grad()

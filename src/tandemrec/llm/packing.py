@@ -45,8 +45,8 @@ class Packed:
 
     @property
     def causal(self) -> bool:
-        """Whether plain causal attention is enough: one example of one completion a row."""
-        return self.counts_BC.shape[1] == 1 and len(self.ids_RT) == len(self.counts_BC)
+        """Whether plain causal attention is enough: one prompt with one completion a row."""
+        return len(self.ids_RT) == self.counts_BC.numel()
 
     def visible(self) -> Tensor:
         """Which tokens (last axis) a token sees, (R, T, T): earlier ones of its prompt and of its own completion."""
@@ -58,7 +58,17 @@ class Packed:
         return earlier_TT & same_RTT & own_RTT
 
 
-def pack(prompts: Sequence[list[int]], completions: Sequence[Sequence[list[int]]], pad: int) -> Packed:
+def pack_apart(prompts: Sequence[list[int]], completions: Sequence[Sequence[list[int]]], pad: int) -> Packed:
+    """As `pack`, but one prompt with one completion a row: for models that cannot read packed rows."""
+    repeated = [prompt for prompt, several in zip(prompts, completions, strict=True) for _ in several]
+    single = [[completion] for several in completions for completion in several]
+    packed = pack(repeated, single, pad, full_rows=False)
+    return replace(packed, counts_BC=packed.counts_BC.view(len(prompts), -1))
+
+
+def pack(
+    prompts: Sequence[list[int]], completions: Sequence[Sequence[list[int]]], pad: int, *, full_rows: bool = True
+) -> Packed:
     """Lay B examples out in as few rows as first-fit-decreasing finds; a row is as long as the longest example.
 
     The last token of a completion predicts nothing and is left out of the input. A slot (negative token) in a
@@ -68,9 +78,10 @@ def pack(prompts: Sequence[list[int]], completions: Sequence[Sequence[list[int]]
         prompts: B prompts of at least one token.
         completions: B × C completions of at least one token.
         pad: token that fills rows up.
+        full_rows: fill rows with several examples, rather than one a row.
     """
     used = [len(x) + sum(len(y) - 1 for y in several) for x, several in zip(prompts, completions, strict=True)]
-    row_B, start_B, n_rows = _fit(used)
+    row_B, start_B, n_rows = _fit(used) if full_rows else (list(range(len(used))), [0] * len(used), len(used))
     width = max(used)
     ids = np.full((n_rows, width), pad, np.int64)
     positions, example, completion = (np.zeros((n_rows, width), np.int64) for _ in range(3))

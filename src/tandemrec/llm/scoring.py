@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tandemrec.llm.packing import Packed
+from tandemrec.llm.packing import Packed, pack, pack_apart
 
 CHUNK_LOGITS = 1 << 24
 """Logits held at once (64 MB in float32). More label positions are taken in chunks, whose logits are computed again on
@@ -23,6 +23,7 @@ class CompletionScorer(nn.Module):
         super().__init__()
         self.model, self.slots = model, slots
         self.head_gives_logits = _head_gives_logits(model)
+        self.reads_packed_rows = self._reads_packed_rows()
 
     def forward(self, packed: Packed) -> Tensor:
         """Log-probabilities (B, C) float32, summed over the label tokens of each completion."""
@@ -44,6 +45,27 @@ class CompletionScorer(nn.Module):
         if len(hidden_ND) <= size:
             return torch.cat([_log_probs(head, hidden, label) for hidden, label in chunks])
         return torch.cat([checkpoint(_log_probs, head, *chunk, use_reentrant=False) for chunk in chunks])
+
+    @torch.no_grad()
+    def _reads_packed_rows(self) -> bool:
+        """Whether positions and mask alone decide what a token sees, found out by an example.
+
+        Not so where attention reaches back a fixed number of places (GPT-Neo), or where the order of the row is what
+        counts (Mamba).
+        """
+        config = whole(self.model).config
+        if "local" in getattr(config, "attention_layers", ()) or getattr(config, "sliding_window", None):
+            return False
+        prompts, answers = [[1, 2, 3], [3, 1]], [[[4, 2], [5, 1, 2]], [[2, 3, 1], [4, 4]]]
+        training, device = self.model.training, whole(self.model).device
+        self.model.eval()
+        try:
+            apart, together = (self(lay_out(prompts, answers, 0).to(device)) for lay_out in (pack_apart, pack))
+        except (TypeError, ValueError, RuntimeError):  # models refuse positions or masks in their own ways
+            return False
+        finally:
+            self.model.train(training)
+        return torch.allclose(apart, together, atol=1e-2, rtol=1e-2)
 
     def _inputs(self, packed: Packed) -> dict[str, Any]:
         settings = {"use_cache": False, **embedded(self.model, self.slots, packed.ids_RT)}
