@@ -72,9 +72,14 @@ def epoch_batches(
     steps = []
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        chosen = chosen[np.argsort(lengths[chosen], kind="stable")]
-        steps.append(cut_by_tokens(chosen, lengths[chosen], micro_batch_tokens))
+        steps.append([chosen[group] for group in length_groups(lengths[chosen], micro_batch_tokens)])
     return steps
+
+
+def length_groups(lengths: IntArray, tokens: int) -> list[IntArray]:
+    """Row numbers by length, in groups of about `tokens` entries each."""
+    order = np.argsort(lengths, kind="stable")
+    return cut_by_tokens(order, lengths[order], tokens)
 
 
 def cut_by_tokens(rows: IntArray, lengths: IntArray, tokens: int) -> list[IntArray]:
