@@ -16,10 +16,13 @@ class SequenceBatch:
 
     Attributes:
         rows: b rows of at least two items.
-        negatives: drawn items: one a target, row after row (N,), or K shared by all of them; None where none are used.
+        owner: (b,) number of the sequence, which is the user, that each row was cut from.
+        negatives: drawn items: as many for each target, row after row, or K shared by all of them; None where none are
+            used.
     """
 
     rows: Ragged
+    owner: IntArray
     negatives: ItemArray | None
 
     @property
@@ -36,6 +39,13 @@ class SequenceBatch:
     def targets(self) -> ItemArray:
         """The next item at every input position, row after row; shape (N,)."""
         return Ragged(self.rows.values, self.rows.starts + 1, self.rows.stops).flat()
+
+
+def concatenated(*parts: Ragged) -> Ragged:
+    """The rows of all parts, one after another, over an array of their own."""
+    return Ragged.from_lengths(
+        np.concatenate([part.flat() for part in parts]), np.concatenate([part.lengths for part in parts])
+    )
 
 
 def training_rows(sequences: Ragged, max_length: int, *, chunks: bool) -> Ragged:

@@ -44,11 +44,12 @@ def with_bias(hidden_ND: Tensor, table_ID: Tensor, bias_I: Tensor | None) -> tup
     return F.pad(hidden_ND, (0, 1), value=1.0), torch.cat([table_ID, bias_I[:, None]], 1)
 
 
-def bce_loss(hidden_ND: Tensor, table_ID: Tensor, target_N: Tensor, negative_N: Tensor) -> Tensor:
-    """SASRec's original loss: −log σ(h·e⁺) − log(1 − σ(h·e⁻)), one negative a position."""
+def bce_loss(hidden_ND: Tensor, table_ID: Tensor, target_N: Tensor, negative: Tensor) -> Tensor:
+    """SASRec's original loss: −log σ(h·e⁺) − Σ log(1 − σ(h·e⁻)); `negative` holds K for each position, (N · K,)."""
     positive = (hidden_ND * table_ID[target_N]).sum(1)
-    negative = (hidden_ND * table_ID[negative_N]).sum(1)
-    return (F.softplus(-positive) + F.softplus(negative)).sum()
+    negative_NK = negative.view(len(target_N), -1)
+    below = (hidden_ND[:, None] * table_ID[negative_NK]).sum(2)
+    return F.softplus(-positive).sum() + F.softplus(below).sum()
 
 
 def sampled_softmax_loss(hidden_ND: Tensor, table_ID: Tensor, target_N: Tensor, negative_K: Tensor) -> Tensor:

@@ -73,18 +73,22 @@ class SequenceModel(Scorer, Generic[ConfigT, ModuleT]):
     def scores(self, examples: Examples) -> Tensor:
         """Scores (B, I)."""
         module = self.fitted()
-        scores = self.encode(examples.history) @ module.item_table().detach().T
+        scores = self.states(examples) @ module.item_table().detach().T
         bias = module.item_bias()
         if bias is None:
             return scores
         known_B = torch.from_numpy(examples.history.lengths > 0).to(self.device)
         return scores + known_B[:, None] * bias.detach()
 
+    def states(self, examples: Examples) -> Tensor:
+        """What the item table is multiplied with, (B, D)."""
+        return self.encode(examples.history)
+
     @torch.no_grad()
     def encode(self, histories: Ragged) -> Tensor:
         """Last states (B, D): vectors of users as their histories tell them; 0 for an empty history."""
         module = self.fitted()
-        out = torch.zeros(len(histories), module.item_table().shape[1], device=self.device)
+        out = torch.zeros(len(histories), module.state_size, device=self.device)
         some = np.flatnonzero(histories.lengths)
         if len(some):
             recent = histories.take(some).tail(self.settings.max_length)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABC
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -20,10 +21,13 @@ class SequenceConfig(Config):
     """The fields that mean the same in every sequence model."""
 
     loss: Literal["softmax", "sampled-softmax", "bce"] = "softmax"
-    """Full cross-entropy; cross-entropy among `negatives` shared items; or binary, one own negative a position."""
+    """Full cross-entropy; cross-entropy among `negatives` shared items; or binary, own negatives a position."""
 
     negatives: int = Field(1000, ge=1)
     """Negatives of sampled softmax, shared by the positions of a step."""
+
+    bce_negatives: int = Field(1, ge=1)
+    """Negatives of every target with loss bce, drawn from the items its user has not met."""
 
     max_length: int = Field(200, ge=1)
     """Most items of a history that are looked at."""
@@ -51,13 +55,21 @@ class SequenceConfig(Config):
 
 
 class SequenceModule(nn.Module, ABC):
-    """A network that gives a state (D,) to every item of a row, from that item and those before it."""
+    """A network that gives a state (D,) to every item of a row, from that item and those before it.
+
+    `forward` takes the rows as tensors: item numbers (B, T), aligned to the left, unless a network overrides `states`.
+    """
 
     item: nn.Embedding
 
-    @abstractmethod
-    def states(self, rows: Ragged) -> Tensor:
-        """States (N, D) of all N items, row after row; no row is empty."""
+    def states(self, rows: Ragged, run: Callable[..., Tensor] | None = None) -> Tensor:
+        """States (N, D) of all N items, row after row; no row is empty.
+
+        Args:
+            rows: histories, oldest item first.
+            run: what calls `forward`; a task passes its own `run`, which goes through what several processes need.
+        """
+        return real_positions((run or self)(left_aligned(rows, self.device)), rows)
 
     def last(self, rows: Ragged) -> Tensor:
         """States (B, D) that tell what follows each row; no row is empty."""
@@ -68,6 +80,11 @@ class SequenceModule(nn.Module, ABC):
         """Vectors (I, D) that states are compared with."""
         return self.item.weight
 
+    @property
+    def state_size(self) -> int:
+        """Size of a state."""
+        return self.item_table().shape[1]
+
     def item_bias(self) -> Tensor | None:
         """What is added to every item's score (I,), where there is such a thing."""
         return None
@@ -75,7 +92,7 @@ class SequenceModule(nn.Module, ABC):
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
-        return self.item.weight.device
+        return next(self.parameters()).device
 
 
 def init_normal(module: nn.Module, std: float, seed: int) -> None:

@@ -13,20 +13,11 @@ from tandemrec.conventional.sequential.module import (
     SequenceConfig,
     SequenceModule,
     init_normal,
-    left_aligned,
-    real_positions,
 )
-from tandemrec.data.examples import Ragged
 
 
-class SASRecConfig(SequenceConfig):
-    """Defaults are those behind the best public figures on MovieLens-1M; sparse data want one block and length 50.
-
-    The paper's own: loss bce, dim 50, dropout .2 (MovieLens) or .5, length 200 or 50, two blocks, one head.
-    """
-
-    model: Literal["sasrec"] = "sasrec"
-    """Which model this is."""
+class AttentionConfig(SequenceConfig):
+    """The fields of SASRec's network."""
 
     dropout: float = Field(0.1, ge=0, lt=1)
     """Of embeddings, attention weights and both feed-forward maps."""
@@ -50,10 +41,20 @@ class SASRecConfig(SequenceConfig):
         return self
 
 
+class SASRecConfig(AttentionConfig):
+    """Defaults are those behind the best public figures on MovieLens-1M; sparse data want one block and length 50.
+
+    The paper's own: loss bce, dim 50, dropout .2 (MovieLens) or .5, length 200 or 50, two blocks, one head.
+    """
+
+    model: Literal["sasrec"] = "sasrec"
+    """Which model this is."""
+
+
 class Block(nn.Module):
     """Causal self-attention and a position-wise feed-forward net of two D → D maps (eq. 2–5 of the paper)."""
 
-    def __init__(self, config: SASRecConfig) -> None:
+    def __init__(self, config: AttentionConfig) -> None:
         super().__init__()
         dim = config.dim
         self.heads, self.dropout, self.original = config.heads, config.dropout, config.norm == "original"
@@ -94,7 +95,7 @@ class SASRecModule(SequenceModule):
     causal mask no real position sees a pad, whatever item it holds.
     """
 
-    def __init__(self, config: SASRecConfig, n_items: int, seed: int) -> None:
+    def __init__(self, config: AttentionConfig, n_items: int, seed: int) -> None:
         super().__init__()
         self.item = nn.Embedding(n_items, config.dim)
         self.position = nn.Embedding(config.max_length, config.dim)
@@ -117,10 +118,6 @@ class SASRecModule(SequenceModule):
             hidden = block(hidden)
         out: Tensor = self.last_norm(hidden)
         return out
-
-    def states(self, rows: Ragged) -> Tensor:
-        """States (N, D) of all items, row after row."""
-        return real_positions(self(left_aligned(rows, self.device)), rows)
 
 
 class SASRec(SequenceModel[SASRecConfig, SASRecModule]):
