@@ -8,7 +8,7 @@ from tandemrec.data.examples import Ragged
 
 
 def test_states_follow_the_equations() -> None:
-    """Equations 2 to 4 of the ICLR 2016 paper as torch's GRU writes them, item by item and row by row."""
+    """Equations 2 to 5 of the ICLR 2016 paper as torch writes them, item by item and row by row."""
     module = GRU4RecModule(GRU4RecConfig(dim=4, hidden=5), 9, seed=1).eval()
     rows = Ragged.from_lists([[1, 2, 3], [4], [5, 6, 7, 8, 0], [2, 2]])
     states = module.states(rows)

@@ -41,7 +41,10 @@ class GRU4RecConfig(SequenceConfig):
 
 
 class GRU4RecModule(SequenceModule):
-    """Item vectors → GRU → a linear map back to D; scores by the item table itself ("constrained embedding")."""
+    """Item vectors → GRU → a linear map back to D; scores by the item table itself ("constrained embedding").
+
+    The GRU is torch's: eq. 2–5 of the 2016 paper, but the reset gate acts on U h rather than on h (as in cuDNN).
+    """
 
     def __init__(self, config: GRU4RecConfig, n_items: int, seed: int) -> None:
         super().__init__()
