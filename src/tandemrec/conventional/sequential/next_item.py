@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tandemrec.conventional.negatives import NegativeSampler
 from tandemrec.conventional.sequential.batches import (
-    NegativeSampler,
     SequenceBatch,
     epoch_batches,
     length_groups,
