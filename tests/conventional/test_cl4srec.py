@@ -123,13 +123,13 @@ def test_the_loss_is_next_item_and_contrast() -> None:
         module = model.module_for(split, 1)
         task = model.make_task(module, split, 1)
         ((batch,),) = task.steps(0)
-        parts.append(float(task.loss(batch)))
+        parts.append(float(task.loss(batch).detach()))
     assert isinstance(batch, ViewBatch)
     hidden = module.states(batch.inputs)
     target = torch.from_numpy(batch.targets.astype(np.int64))
-    assert parts[0] == pytest.approx(float(softmax_loss(hidden, module.item_table(), target)), rel=1e-5)
+    assert parts[0] == pytest.approx(float(softmax_loss(hidden, module.item_table(), target).detach()), rel=1e-5)
     one, two = (module.last(view) for view in batch.views)
-    contrast = float(view_loss(one, two, torch.from_numpy(batch.owner), 0.5))
+    contrast = float(view_loss(one, two, torch.from_numpy(batch.owner), 0.5).detach())
     assert parts[1] - parts[0] == pytest.approx(0.5 * batch.n_targets * contrast, rel=1e-4)
     assert max(batch.views[0].lengths) <= 4
     again = task.steps(0)[0][0]
