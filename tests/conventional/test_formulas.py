@@ -8,8 +8,9 @@ import torch.nn.functional as F
 
 from tandemrec.conventional.direct.ease import EASE, EASEConfig
 from tandemrec.conventional.direct.itemknn import ItemKNN, ItemKNNConfig
+from tandemrec.conventional.negatives import NegativeSampler
 from tandemrec.conventional.popularity import Popularity
-from tandemrec.conventional.sequential.batches import NegativeSampler, epoch_batches, training_rows
+from tandemrec.conventional.sequential.batches import epoch_batches, training_rows
 from tandemrec.conventional.sequential.losses import bce_loss, sampled_softmax_loss, softmax_loss
 from tandemrec.data.dataset import Dataset
 from tandemrec.data.examples import Examples, Ragged

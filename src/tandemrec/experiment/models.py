@@ -13,6 +13,12 @@ from tandemrec.aggregation.best import Best, BestConfig
 from tandemrec.conventional.direct.ease import EASE, EASEConfig
 from tandemrec.conventional.direct.itemknn import ItemKNN, ItemKNNConfig
 from tandemrec.conventional.popularity import Popularity, PopularityConfig
+from tandemrec.conventional.sequential.bert4rec import BERT4Rec, BERT4RecConfig
+from tandemrec.conventional.sequential.caser import Caser, CaserConfig
+from tandemrec.conventional.sequential.cl4srec import CL4SRec, CL4SRecConfig
+from tandemrec.conventional.sequential.dcrec import DCRec, DCRecConfig
+from tandemrec.conventional.sequential.dros import DROS, DROSConfig
+from tandemrec.conventional.sequential.gru4rec import GRU4Rec, GRU4RecConfig
 from tandemrec.conventional.sequential.sasrec import SASRec, SASRecConfig
 from tandemrec.llm.recommenders.bigrec import BIGRec, BIGRecConfig
 from tandemrec.llm.recommenders.injection import Injection, InjectionConfig
@@ -25,6 +31,12 @@ ModelConfig = Annotated[
     | ItemKNNConfig
     | EASEConfig
     | SASRecConfig
+    | GRU4RecConfig
+    | CaserConfig
+    | BERT4RecConfig
+    | CL4SRecConfig
+    | DROSConfig
+    | DCRecConfig
     | BIGRecConfig
     | LLaRAConfig
     | InjectionConfig
@@ -39,6 +51,12 @@ CONVENTIONAL: dict[type[Config], tuple[Maker, Callable[[Path], Recommender], str
     ItemKNNConfig: (ItemKNN, ItemKNN.load, "conventional/direct"),
     EASEConfig: (EASE, EASE.load, "conventional/direct"),
     SASRecConfig: (SASRec, SASRec.load, "conventional/sequential"),
+    GRU4RecConfig: (GRU4Rec, GRU4Rec.load, "conventional/sequential"),
+    CaserConfig: (Caser, Caser.load, "conventional/sequential"),
+    BERT4RecConfig: (BERT4Rec, BERT4Rec.load, "conventional/sequential"),
+    CL4SRecConfig: (CL4SRec, CL4SRec.load, "conventional/sequential"),
+    DROSConfig: (DROS, DROS.load, "conventional/sequential"),
+    DCRecConfig: (DCRec, DCRec.load, "conventional"),
 }
 """Config class → how its recommender is made, how it is read, and the code whose change means training it again."""
 

@@ -1,4 +1,4 @@
-"""Whole-sequence training batches: one row a user, a loss at every position, little padding, vectorised negatives."""
+"""Whole-sequence training batches: one row a user, a loss at every position, little padding, shared negatives."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ class SequenceBatch:
 
     Attributes:
         rows: b rows of at least two items.
-        negatives: drawn items: one a target, row after row (N,), or K shared by all of them; None where none are used.
+        owner: (b,) number of the sequence, which is the user, that each row was cut from.
+        negatives: drawn items: as many for each target, row after row, or K shared by all of them; None where none are
+            used.
     """
 
     rows: Ragged
+    owner: IntArray
     negatives: ItemArray | None
 
     @property
@@ -36,6 +39,13 @@ class SequenceBatch:
     def targets(self) -> ItemArray:
         """The next item at every input position, row after row; shape (N,)."""
         return Ragged(self.rows.values, self.rows.starts + 1, self.rows.stops).flat()
+
+
+def concatenated(*parts: Ragged) -> Ragged:
+    """The rows of all parts, one after another, over an array of their own."""
+    return Ragged.from_lengths(
+        np.concatenate([part.flat() for part in parts]), np.concatenate([part.lengths for part in parts])
+    )
 
 
 def training_rows(sequences: Ragged, max_length: int, *, chunks: bool) -> Ragged:
@@ -72,43 +82,20 @@ def epoch_batches(
     steps = []
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        chosen = chosen[np.argsort(lengths[chosen], kind="stable")]
-        steps.append(cut_by_tokens(chosen, lengths[chosen], micro_batch_tokens))
+        steps.append([chosen[group] for group in length_groups(lengths[chosen], micro_batch_tokens)])
     return steps
+
+
+def length_groups(lengths: IntArray, tokens: int) -> list[IntArray]:
+    """Row numbers by length, in groups of about `tokens` entries each."""
+    order = np.argsort(lengths, kind="stable")
+    return cut_by_tokens(order, lengths[order], tokens)
 
 
 def cut_by_tokens(rows: IntArray, lengths: IntArray, tokens: int) -> list[IntArray]:
     """Cut `rows` into consecutive groups of about `tokens` entries each, of at least one row."""
     group = (np.cumsum(lengths) - lengths) // tokens
     return np.split(rows, np.flatnonzero(np.diff(group)) + 1)
-
-
-class NegativeSampler:
-    """Uniform items that do not occur in the sequence they are drawn for.
-
-    Membership is a binary search in the sorted keys `row * I + item`; only collisions are drawn again. A sequence that
-    holds the whole catalogue has no negatives; its draws are returned as they fell.
-    """
-
-    def __init__(self, sequences: Ragged, n_items: int) -> None:
-        self.n_items = n_items
-        self.keys = np.unique(sequences.rows() * n_items + sequences.flat())
-        met = np.bincount(self.keys // n_items, minlength=len(sequences))
-        self.full = met >= n_items
-
-    def draw(self, rows: IntArray, rng: np.random.Generator) -> ItemArray:
-        """One item for each entry of `rows`, numbers of the sequences the sampler was built from; shape (N,)."""
-        items = rng.integers(self.n_items, size=len(rows))
-        again = np.flatnonzero(~self.full[rows])
-        while len(again):
-            again = again[self._met(rows[again] * self.n_items + items[again])]
-            items[again] = rng.integers(self.n_items, size=len(again))
-        return items.astype(np.int32)
-
-    def _met(self, keys: IntArray) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        place = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        found: np.ndarray[tuple[int], np.dtype[np.bool_]] = self.keys[place] == keys
-        return found
 
 
 def shared_negatives(n_items: int, count: int, steps: int, rng: np.random.Generator) -> Sequence[ItemArray]:
