@@ -10,8 +10,13 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from tandemrec.aggregation.best import Best, BestConfig
+from tandemrec.conventional.direct.als import ALS, ALSConfig
 from tandemrec.conventional.direct.ease import EASE, EASEConfig
 from tandemrec.conventional.direct.itemknn import ItemKNN, ItemKNNConfig
+from tandemrec.conventional.direct.lightgcn import LightGCN, LightGCNConfig
+from tandemrec.conventional.direct.mf import MF, MFConfig
+from tandemrec.conventional.direct.mixgcf import MixGCF, MixGCFConfig
+from tandemrec.conventional.direct.sgl import SGL, SGLConfig
 from tandemrec.conventional.popularity import Popularity, PopularityConfig
 from tandemrec.conventional.sequential.sasrec import SASRec, SASRecConfig
 from tandemrec.llm.recommenders.bigrec import BIGRec, BIGRecConfig
@@ -24,6 +29,11 @@ ModelConfig = Annotated[
     PopularityConfig
     | ItemKNNConfig
     | EASEConfig
+    | ALSConfig
+    | MFConfig
+    | LightGCNConfig
+    | MixGCFConfig
+    | SGLConfig
     | SASRecConfig
     | BIGRecConfig
     | LLaRAConfig
@@ -38,6 +48,11 @@ CONVENTIONAL: dict[type[Config], tuple[Maker, Callable[[Path], Recommender], str
     PopularityConfig: (Popularity, Popularity.load, "conventional/popularity.py"),
     ItemKNNConfig: (ItemKNN, ItemKNN.load, "conventional/direct"),
     EASEConfig: (EASE, EASE.load, "conventional/direct"),
+    ALSConfig: (ALS, ALS.load, "conventional/direct"),
+    MFConfig: (MF, MF.load, "conventional/direct"),
+    LightGCNConfig: (LightGCN, LightGCN.load, "conventional/direct"),
+    MixGCFConfig: (MixGCF, MixGCF.load, "conventional/direct"),
+    SGLConfig: (SGL, SGL.load, "conventional/direct"),
     SASRecConfig: (SASRec, SASRec.load, "conventional/sequential"),
 }
 """Config class → how its recommender is made, how it is read, and the code whose change means training it again."""
@@ -101,4 +116,4 @@ def code_rooms(config: Config) -> tuple[str, ...]:
         return (OVERLAYS[type(config)][2], *shared)
     if isinstance(config, WriterConfig):
         return ("llm", *shared)
-    return (CONVENTIONAL[type(config)][2], *shared)
+    return (CONVENTIONAL[type(config)][2], "conventional/negatives.py", *shared)

@@ -1,4 +1,4 @@
-"""Whole-sequence training batches: one row a user, a loss at every position, little padding, vectorised negatives."""
+"""Whole-sequence training batches: one row a user, a loss at every position, little padding, shared negatives."""
 
 from __future__ import annotations
 
@@ -81,34 +81,6 @@ def cut_by_tokens(rows: IntArray, lengths: IntArray, tokens: int) -> list[IntArr
     """Cut `rows` into consecutive groups of about `tokens` entries each, of at least one row."""
     group = (np.cumsum(lengths) - lengths) // tokens
     return np.split(rows, np.flatnonzero(np.diff(group)) + 1)
-
-
-class NegativeSampler:
-    """Uniform items that do not occur in the sequence they are drawn for.
-
-    Membership is a binary search in the sorted keys `row * I + item`; only collisions are drawn again. A sequence that
-    holds the whole catalogue has no negatives; its draws are returned as they fell.
-    """
-
-    def __init__(self, sequences: Ragged, n_items: int) -> None:
-        self.n_items = n_items
-        self.keys = np.unique(sequences.rows() * n_items + sequences.flat())
-        met = np.bincount(self.keys // n_items, minlength=len(sequences))
-        self.full = met >= n_items
-
-    def draw(self, rows: IntArray, rng: np.random.Generator) -> ItemArray:
-        """One item for each entry of `rows`, numbers of the sequences the sampler was built from; shape (N,)."""
-        items = rng.integers(self.n_items, size=len(rows))
-        again = np.flatnonzero(~self.full[rows])
-        while len(again):
-            again = again[self._met(rows[again] * self.n_items + items[again])]
-            items[again] = rng.integers(self.n_items, size=len(again))
-        return items.astype(np.int32)
-
-    def _met(self, keys: IntArray) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        place = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        found: np.ndarray[tuple[int], np.dtype[np.bool_]] = self.keys[place] == keys
-        return found
 
 
 def shared_negatives(n_items: int, count: int, steps: int, rng: np.random.Generator) -> Sequence[ItemArray]:

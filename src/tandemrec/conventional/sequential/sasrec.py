@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from tandemrec.conventional.negatives import NegativeSampler
 from tandemrec.conventional.sequential.batches import (
-    NegativeSampler,
     SequenceBatch,
     cut_by_tokens,
     epoch_batches,
