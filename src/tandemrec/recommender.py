@@ -135,27 +135,30 @@ class Scorer(Recommender):
     def scores(self, examples: Examples) -> torch.Tensor:
         """Float32 scores (B, I) on the model's device; higher is better. Callers pass blocks, see `score_blocks`."""
 
+    def rows_at_once(self, n_items: int) -> int:
+        """Examples of a block of `score_blocks`, at least 1."""
+        return max(1, BLOCK_SCORES // max(1, n_items))
+
     def rank(
         self, examples: Examples, k: int, *, exclude_seen: bool = True, candidates: BoolArray | None = None
     ) -> Ranking:
         """Top K by score; of equal scores the lower item id comes first."""
         import torch
 
-        items, values = [], []
+        # Filled in place: small results kept between large temporary ones would keep the allocator from reusing these.
+        answer = Ranking(
+            np.full((len(examples), k), NO_ITEM, np.int32), np.full((len(examples), k), -np.inf, np.float32)
+        )
+        at = 0
         for block, scores in score_blocks(self, examples):
             masked = mask_scores(scores, block, exclude_seen=exclude_seen, candidates=candidates)
             best = _stable_topk(masked, min(k, masked.shape[1]))
             value = masked.gather(1, best)
             best = torch.where(torch.isneginf(value), torch.full_like(best, NO_ITEM), best)
-            short = k - best.shape[1]
-            if short:
-                best = torch.nn.functional.pad(best, (0, short), value=NO_ITEM)
-                value = torch.nn.functional.pad(value, (0, short), value=-torch.inf)
-            items.append(best.cpu().numpy().astype(np.int32))
-            values.append(value.cpu().numpy())
-        if not items:
-            return Ranking(np.empty((0, k), np.int32), np.empty((0, k), np.float32))
-        return Ranking(np.concatenate(items), np.concatenate(values))
+            place = np.s_[at : at + len(block), : best.shape[1]]
+            answer.items[place], answer.scores[place] = best.cpu().numpy(), value.cpu().numpy()
+            at += len(block)
+        return answer
 
 
 class TextRecommender(Scorer):
@@ -185,8 +188,7 @@ def score_blocks(scorer: Scorer, examples: Examples) -> Iterator[tuple[Examples,
     first = examples.take(slice(0, 1))
     scores = scorer.scores(first)
     yield first, scores
-    size = max(1, BLOCK_SCORES // max(1, scores.shape[1]))
-    for block in examples.take(slice(1, None)).blocks(size):
+    for block in examples.take(slice(1, None)).blocks(scorer.rows_at_once(scores.shape[1])):
         yield block, scorer.scores(block)
 
 

@@ -153,3 +153,19 @@ def test_negatives_are_never_in_their_sequence() -> None:
     assert set(drawn[rows == 0].tolist()) == {3, 4, 5}
     assert set(drawn[rows == 1].tolist()) == {0, 1, 2, 4, 5}
     assert len(sampler.draw(np.array([2]), np.random.default_rng(0))) == 1
+
+
+@pytest.mark.parametrize("kind", [Popularity, ItemKNN, EASE])
+def test_renumbered_items_are_ranked_alike(split: Split, kind: type) -> None:
+    order = np.random.default_rng(0).permutation(split.n_items)
+    frame = split.dataset.interactions.select("user", pl.col("item").replace_strict(range(15), order.tolist()))
+    moved = make_split(
+        Dataset.from_frames(frame.rename({"user": "user_id", "item": "item_id"}).with_row_index("timestamp")),
+        LeaveOneOut(),
+    )
+    scores = []
+    for data in (split, moved):
+        model = kind()
+        model.fit(data)
+        scores.append(model.scores(data.test))
+    torch.testing.assert_close(scores[1][:, torch.from_numpy(order)], scores[0])

@@ -53,3 +53,20 @@ def test_figures_on_amazon_toys() -> None:
         assert judged.per_example.height == 19_412
         assert judged.metrics["hr@10"]["mean"] == pytest.approx(hit_rate, abs=6e-5)
         assert judged.metrics["ndcg@10"]["mean"] == pytest.approx(ndcg, abs=6e-5)
+
+
+@pytest.mark.parametrize(
+    ("edition", "users", "trained", "items", "reachable", "two"),
+    [("ml-100k", 942, 53_491, 1_427, 927, 940), ("ml-1m", 6_038, 563_206, 3_525, 6_032, 6_035)],
+)
+def test_counts_of_the_likes_only_protocol(
+    edition: str, users: int, trained: int, items: int, reachable: int, two: int
+) -> None:
+    if not (data_root() / edition).is_dir():
+        pytest.skip(f"{edition} is not in {data_root()} (TANDEMREC_DATA)")
+    data, _ = clean(MovieLens(edition=edition).load(), CleaningConfig(min_rating=4))  # type: ignore[arg-type]
+    split = make_split(data, LeaveOneOut(test_history="train", short_users="cut"))
+    has_item = split.item_counts > 0
+    assert (len(data.users), int(split.user_counts.sum()), int(has_item.sum())) == (users, trained, items)
+    assert int(has_item[split.test.target.flat()].sum()) == reachable
+    assert int((split.user_counts >= 2).sum()) == two

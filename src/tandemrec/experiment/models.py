@@ -10,8 +10,13 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from tandemrec.aggregation.best import Best, BestConfig
+from tandemrec.conventional.direct.als import ALS, ALSConfig
 from tandemrec.conventional.direct.ease import EASE, EASEConfig
 from tandemrec.conventional.direct.itemknn import ItemKNN, ItemKNNConfig
+from tandemrec.conventional.direct.lightgcn import LightGCN, LightGCNConfig
+from tandemrec.conventional.direct.mf import MF, MFConfig
+from tandemrec.conventional.direct.mixgcf import MixGCF, MixGCFConfig
+from tandemrec.conventional.direct.sgl import SGL, SGLConfig
 from tandemrec.conventional.popularity import Popularity, PopularityConfig
 from tandemrec.conventional.sequential.bert4rec import BERT4Rec, BERT4RecConfig
 from tandemrec.conventional.sequential.caser import Caser, CaserConfig
@@ -30,6 +35,11 @@ ModelConfig = Annotated[
     PopularityConfig
     | ItemKNNConfig
     | EASEConfig
+    | ALSConfig
+    | MFConfig
+    | LightGCNConfig
+    | MixGCFConfig
+    | SGLConfig
     | SASRecConfig
     | GRU4RecConfig
     | CaserConfig
@@ -50,6 +60,11 @@ CONVENTIONAL: dict[type[Config], tuple[Maker, Callable[[Path], Recommender], str
     PopularityConfig: (Popularity, Popularity.load, "conventional/popularity.py"),
     ItemKNNConfig: (ItemKNN, ItemKNN.load, "conventional/direct"),
     EASEConfig: (EASE, EASE.load, "conventional/direct"),
+    ALSConfig: (ALS, ALS.load, "conventional/direct"),
+    MFConfig: (MF, MF.load, "conventional/direct"),
+    LightGCNConfig: (LightGCN, LightGCN.load, "conventional/direct"),
+    MixGCFConfig: (MixGCF, MixGCF.load, "conventional/direct"),
+    SGLConfig: (SGL, SGL.load, "conventional/direct"),
     SASRecConfig: (SASRec, SASRec.load, "conventional/sequential"),
     GRU4RecConfig: (GRU4Rec, GRU4Rec.load, "conventional/sequential"),
     CaserConfig: (Caser, Caser.load, "conventional/sequential"),
@@ -119,4 +134,4 @@ def code_rooms(config: Config) -> tuple[str, ...]:
         return (OVERLAYS[type(config)][2], *shared)
     if isinstance(config, WriterConfig):
         return ("llm", *shared)
-    return (CONVENTIONAL[type(config)][2], *shared)
+    return (CONVENTIONAL[type(config)][2], "conventional/negatives.py", *shared)

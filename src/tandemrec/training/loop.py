@@ -64,9 +64,10 @@ def _train_epoch(
     steps = task.steps(state.epoch)
     last_save = time.monotonic()
     for index in range(state.step_in_epoch, len(steps)):
-        weight = sum(task.weight(batch) for batch in steps[index])
+        micro_batches = steps[index]  # may be made when asked for
+        weight = sum(task.weight(batch) for batch in micro_batches)
         rate = config.learning_rate * learning_rate_factor(config, state.step, total_steps)
-        loss = _step(task, steps[index], weight, rate, config, state)
+        loss = _step(task, micro_batches, weight, rate, config, state)
         state.loss_sum += loss
         state.weight_sum += weight
         state.step += 1

@@ -1,11 +1,39 @@
-"""Histories as rows of a sparse binary user-item matrix."""
+"""Histories as rows of a sparse binary user-item matrix, and as the pairs it holds."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
 
-from tandemrec.data.examples import Ragged
+from tandemrec.data.examples import IntArray, Ragged
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The E different (user, item) pairs of a training part, sorted by user, then item: edges of a bipartite graph.
+
+    Attributes:
+        users: (E,) int64.
+        items: (E,) int64.
+        n_users: U, users without a pair included.
+        n_items: I, items without a pair included.
+    """
+
+    users: IntArray
+    items: IntArray
+    n_users: int
+    n_items: int
+
+    @classmethod
+    def of(cls, sequences: Ragged, n_items: int) -> Pairs:
+        """Pairs of all sequences, each once, however often the user met the item."""
+        keys = np.unique(sequences.rows() * n_items + sequences.flat())
+        return cls(keys // n_items, keys % n_items, len(sequences), n_items)
+
+    def __len__(self) -> int:
+        return len(self.users)
 
 
 def binary_matrix(histories: Ragged, n_items: int) -> sparse.csr_array:
