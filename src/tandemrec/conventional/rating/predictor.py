@@ -43,10 +43,14 @@ class InteractionConfig(Config):
     """Standard deviation of the normal the vectors start from; unknown values start from 0."""
 
     l2: float = Field(0.01, ge=0)
-    """Penalty on the squared norm of the vectors an example uses, in units of its squared error."""
+    """Penalty on the squared norms of the vectors an example uses, in units of its squared error."""
 
     l2_linear: float = Field(0.0, ge=0)
-    """The same on the linear weights an example uses."""
+    """The same for linear weights."""
+
+    l2_power: float = Field(0.0, ge=0, le=1)
+    """Divides a value's penalty by its training rows to this power. 0: a value pays each time it is used; 1: once an
+    epoch, however frequent it is, which is the damping of a mean. Only the rows a batch touches are ever paid for."""
 
     embedding_dropout: float = Field(0.0, ge=0, lt=1)
     """Of the vectors."""
@@ -85,17 +89,20 @@ class InteractionModule(nn.Module):
         self.bias = nn.Parameter(torch.tensor(mean, dtype=torch.float32))
 
     def forward(self, single_BS: Tensor, *sets_BM: Tensor) -> tuple[Tensor, Tensor]:
-        """Predictions (B,) and the sum of the penalties of the batch."""
-        config = self.config
-        parts = [F.embedding(single_BS, self.rows)]
-        parts += [F.embedding_bag(ids, self.rows, mode="mean", padding_idx=0)[:, None] for ids in sets_BM]
-        both_BFE = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
-        vectors_BFD, linear_BF = both_BFE[..., :-1], both_BFE[..., -1]
-        penalty = config.l2 * vectors_BFD.square().sum() + config.l2_linear * linear_BF.square().sum()
-        if config.embedding_dropout:
-            vectors_BFD = F.dropout(vectors_BFD, config.embedding_dropout, self.training)
+        """Predictions (B,), and the rows that made them: vectors and linear weights side by side, (B, F, D + 1)."""
+        rows_BFE = field_rows(self.rows, single_BS, sets_BM)
+        vectors_BFD, linear_BF = rows_BFE[..., :-1], rows_BFE[..., -1]
+        if self.config.embedding_dropout:
+            vectors_BFD = F.dropout(vectors_BFD, self.config.embedding_dropout, self.training)
         predicted = self.bias + self.interactions(vectors_BFD)
-        return predicted + linear_BF.sum(1) if config.linear else predicted, penalty
+        return predicted + linear_BF.sum(1) if self.config.linear else predicted, rows_BFE
+
+
+def field_rows(table_NE: Tensor, single_BS: Tensor, sets_BM: Sequence[Tensor]) -> Tensor:
+    """Rows of B pairs (B, F, E): one a single-valued field, the mean of its members a set."""
+    parts = [F.embedding(single_BS, table_NE)]
+    parts += [F.embedding_bag(ids, table_NE, mode="mean", padding_idx=0)[:, None] for ids in sets_BM]
+    return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
 
 
 class InteractionPredictor(RatingPredictor):
@@ -177,6 +184,9 @@ class _Rating(Task[Tensor]):
         self.user, self.item = table.places(ratings.pairs)
         self.value = torch.from_numpy(ratings.value.copy()).to(self.user.device)
         self.chosen_by, _ = target_ratings(split, split.valid)
+        power = table.counts(split).clamp(min=1) ** -model.config.l2_power
+        self.penalty = torch.tensor([model.config.l2] * model.config.dim + [model.config.l2_linear])
+        self.penalty = (power[:, None].float() * self.penalty).to(self.value.device)
 
     def steps(self, epoch: int) -> Sequence[Sequence[Tensor]]:
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.value))
@@ -187,7 +197,9 @@ class _Rating(Task[Tensor]):
         return len(batch)
 
     def loss(self, batch: Tensor) -> Tensor:
-        predicted, penalty = self.run(*self.table.lookup(self.user[batch], self.item[batch]))
+        single, *sets = self.table.lookup(self.user[batch], self.item[batch])
+        predicted, rows = self.run(single, *sets)
+        penalty = (rows.square() * field_rows(self.penalty, single, sets)).sum()
         loss: Tensor = (predicted - self.value[batch]).square().sum() + penalty
         return loss
 

@@ -64,6 +64,16 @@ class FeatureTable:
         """Rows of users and of items, (B,) each, with the last row for `NOBODY`."""
         return _places(pairs.user, self.user_single), _places(pairs.item, self.item_single)
 
+    def counts(self, split: Split) -> Tensor:
+        """Training rows of every row of the table, (N,)."""
+        total = torch.zeros(self.rows, dtype=torch.float64)
+        users, items = (torch.from_numpy(counts).double() for counts in (split.user_counts, split.item_counts))
+        sides = (((self.user_single, *self.user_sets), users), ((self.item_single, *self.item_sets), items))
+        for tables, counts in sides:
+            for rows in tables:
+                total.index_add_(0, rows[:-1].cpu().flatten(), counts.repeat_interleave(rows.shape[1]))
+        return total
+
     def lookup(self, user_B: Tensor, item_B: Tensor) -> list[Tensor]:
         """Fused rows of B pairs: (B, S) for the fields with one value, then a (B, M) for every set."""
         single = torch.cat([self.user_single[user_B], self.item_single[item_B]], 1)
