@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tandemrec.conventional.rating.afm import AFMConfig, AFMInteractions
 from tandemrec.conventional.rating.autoint import AutoIntConfig, AutoIntInteractions, FieldAttention
 from tandemrec.conventional.rating.dcn import DCNConfig, DCNInteractions
-from tandemrec.conventional.rating.deep import Deep
+from tandemrec.conventional.rating.deep import Deep, drop
 from tandemrec.conventional.rating.deepfm import DeepFMConfig, DeepFMInteractions
 from tandemrec.conventional.rating.fm import PairSum, pair_products
 from tandemrec.conventional.rating.nfm import NFMConfig, NFMInteractions
@@ -61,10 +61,9 @@ def slow_pairs(fields: Tensor) -> Tensor:
 
 
 def slow_deep(deep: Deep, inputs: Tensor) -> Tensor:
-    for step in deep.steps:
-        if isinstance(step, nn.Linear):
-            rows = [dot(step.weight[row], inputs) + step.bias[row] for row in range(step.out_features)]
-            inputs = torch.stack([row if row > 0 else row * 0 for row in rows])
+    for step in deep.maps:
+        rows = [dot(step.weight[row], inputs) + step.bias[row] for row in range(step.out_features)]
+        inputs = torch.stack([row if row > 0 else row * 0 for row in rows])
     return inputs
 
 
@@ -232,8 +231,17 @@ def test_impossible_sizes_are_refused(make: Callable[[], object], message: str) 
         make()
 
 
-def test_dropout_is_on_in_every_training_step() -> None:
-    deep = Deep(4, (8,), dropout=0.5).train()
-    out = deep(torch.ones(200, 4)).abs().sum(0)
-    rows = {tuple(row.tolist()) for row in deep(torch.ones(50, 4))}
-    assert math.isfinite(float(out.sum())) and len(rows) > 1
+@pytest.mark.parametrize("probability", [0.1, 0.3, 0.5, 0.9])
+def test_dropout_keeps_the_mean_and_drops_its_share(probability: float) -> None:
+    torch.manual_seed(0)
+    inputs = torch.ones(500, 801, requires_grad=True)
+    out = drop(inputs, probability, training=True)
+    values = out.unique().tolist()
+    assert values == pytest.approx([0, 1 / (1 - probability)], rel=1e-4)
+    error = math.sqrt(probability * (1 - probability) / out.numel())
+    assert (out == 0).double().mean().item() == pytest.approx(probability, abs=5 * error)
+    assert (out[:, :400] == 0).double().mean(0).std().item() == pytest.approx(error * math.sqrt(801), rel=0.2)
+    (out * 3).sum().backward()
+    assert inputs.grad is not None and inputs.grad.equal(3 * out.detach())
+    assert not drop(inputs, probability, training=True).equal(out), "another call, another mask"
+    assert drop(inputs, probability, training=False) is inputs

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from tandemrec.conventional.rating.deep import drop
 from tandemrec.conventional.rating.predictor import InteractionConfig, InteractionPredictor
 
 
@@ -42,7 +43,7 @@ class AFMInteractions(nn.Module):
         self.register_buffer("second", second, persistent=False)
         self.attention = nn.Linear(config.dim, config.attention_dim)
         self.score = nn.Linear(config.attention_dim, 1, bias=False)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = config.dropout
         # A mean over P pairs times P is the plain sum: with even attention the model starts as FM.
         self.out = nn.Parameter(torch.full((config.dim,), float(len(first))))
 
@@ -50,8 +51,8 @@ class AFMInteractions(nn.Module):
         """(B, F, D) → (B,)."""
         products_BPD = vectors_BFD[:, self.first] * vectors_BFD[:, self.second]
         weight_BP1 = self.score(F.relu(self.attention(products_BPD))).softmax(1)
-        pooled: Tensor = self.dropout((weight_BP1 * products_BPD).sum(1))
-        return pooled @ self.out
+        pooled_BD = (weight_BP1 * products_BPD).sum(1)
+        return drop(pooled_BD, self.dropout, self.training) @ self.out
 
 
 class AFM(InteractionPredictor):

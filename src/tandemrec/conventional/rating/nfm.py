@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from tandemrec.conventional.rating.deep import Deep
+from tandemrec.conventional.rating.deep import Deep, drop
 from tandemrec.conventional.rating.fm import pair_products
 from tandemrec.conventional.rating.predictor import InteractionConfig, InteractionPredictor
 
@@ -37,13 +37,14 @@ class NFMInteractions(nn.Module):
 
     def __init__(self, config: NFMConfig) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(config.pooling_dropout)
+        self.dropout = config.pooling_dropout
         self.deep = Deep(config.dim, config.layers, config.dropout)
         self.out = nn.Linear(self.deep.width, 1, bias=False)
 
     def forward(self, vectors_BFD: Tensor) -> Tensor:
         """(B, F, D) → (B,)."""
-        predicted: Tensor = self.out(self.deep(self.dropout(pair_products(vectors_BFD))))[:, 0]
+        pooled_BD = drop(pair_products(vectors_BFD), self.dropout, self.training)
+        predicted: Tensor = self.out(self.deep(pooled_BD))[:, 0]
         return predicted
 
 

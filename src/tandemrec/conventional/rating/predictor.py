@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from tandemrec.conventional.rating.deep import drop
 from tandemrec.conventional.rating.features import FeaturesConfig
 from tandemrec.conventional.rating.table import FeatureTable
 from tandemrec.conventional.storage import load_model, save_model
@@ -92,8 +93,7 @@ class InteractionModule(nn.Module):
         """Predictions (B,), and the rows that made them: vectors and linear weights side by side, (B, F, D + 1)."""
         rows_BFE = field_rows(self.rows, single_BS, sets_BM)
         vectors_BFD, linear_BF = rows_BFE[..., :-1], rows_BFE[..., -1]
-        if self.config.embedding_dropout:
-            vectors_BFD = F.dropout(vectors_BFD, self.config.embedding_dropout, self.training)
+        vectors_BFD = drop(vectors_BFD, self.config.embedding_dropout, self.training)
         predicted = self.bias + self.interactions(vectors_BFD)
         return predicted + linear_BF.sum(1) if self.config.linear else predicted, rows_BFE
 
@@ -184,9 +184,10 @@ class _Rating(Task[Tensor]):
         self.user, self.item = table.places(ratings.pairs)
         self.value = torch.from_numpy(ratings.value.copy()).to(self.user.device)
         self.chosen_by, _ = target_ratings(split, split.valid)
-        power = table.counts(split).clamp(min=1) ** -model.config.l2_power
-        self.penalty = torch.tensor([model.config.l2] * model.config.dim + [model.config.l2_linear])
-        self.penalty = (power[:, None].float() * self.penalty).to(self.value.device)
+        share_N = table.counts(split).clamp(min=1) ** -model.config.l2_power
+        self.share_N1 = share_N[:, None].float().to(self.value.device)
+        rates = [model.config.l2] * model.config.dim + [model.config.l2_linear]
+        self.rate_E = torch.tensor(rates, device=self.value.device)
 
     def steps(self, epoch: int) -> Sequence[Sequence[Tensor]]:
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.value))
@@ -199,7 +200,7 @@ class _Rating(Task[Tensor]):
     def loss(self, batch: Tensor) -> Tensor:
         single, *sets = self.table.lookup(self.user[batch], self.item[batch])
         predicted, rows = self.run(single, *sets)
-        penalty = (rows.square() * field_rows(self.penalty, single, sets)).sum()
+        penalty = ((rows.square() @ self.rate_E) * field_rows(self.share_N1, single, sets)[..., 0]).sum()
         loss: Tensor = (predicted - self.value[batch]).square().sum() + penalty
         return loss
 
