@@ -44,8 +44,12 @@ class Engine:
         """The module inside what several processes need (itself, for one), and the optimiser."""
         if any(isinstance(parameter, DTensor) for parameter in module.parameters()):
             return module, self.accelerator.prepare(optimizer)  # sharded by the caller
+        from accelerate.optimizer import AcceleratedOptimizer
+
         prepared, stepper = self.accelerator.prepare(module, optimizer)
-        return prepared, stepper
+        # Without a scaler the wrapper only looks for absent packages, twice a step: a tenth of a small model's step.
+        plain = type(stepper) is AcceleratedOptimizer and self.accelerator.scaler is None
+        return prepared, stepper.optimizer if plain else stepper
 
     def share(self, micro_batches: Sequence[BatchT]) -> list[tuple[BatchT, bool]]:
         """Micro-batches of this process, and whether each counts: all processes must run equally many of them."""

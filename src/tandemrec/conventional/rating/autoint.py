@@ -58,9 +58,11 @@ class FieldAttention(nn.Module):
     def forward(self, vectors_BFD: Tensor) -> Tensor:
         """(B, F, D) → (B, F, D)."""
         q, k, v, residual = (vectors_BFD @ self.maps.transpose(0, 1).flatten(1)).chunk(4, -1)
-        q, k, v = (part.view(*part.shape[:2], self.heads, -1).transpose(1, 2) for part in (q, k, v))
-        mixed = (q @ k.transpose(-1, -2)).softmax(-1) @ v
-        return F.relu(mixed.transpose(1, 2).flatten(-2) + residual)
+        # Fields are few, heads narrow: with the batch as innermost axis plain products beat tiny matrix products.
+        q, k, v = (part.reshape(*part.shape[:2], self.heads, -1).permute(1, 2, 3, 0).contiguous() for part in (q, k, v))
+        weight_FFHB = (q[:, None] * k[None]).sum(3).softmax(1)
+        mixed_FHXB = (weight_FFHB[:, :, :, None] * v[None]).sum(1)
+        return F.relu(mixed_FHXB.permute(3, 0, 1, 2).flatten(-2) + residual)
 
 
 class AutoIntInteractions(nn.Module):

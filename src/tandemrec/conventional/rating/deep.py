@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,7 @@ def drop(inputs: Tensor, probability: float, training: bool) -> Tensor:
     dropped = round(probability * LEVELS)
     bits = torch.empty(-(-inputs.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     kept = bits.view(torch.int16)[: inputs.numel()].view(inputs.shape) >= dropped - LEVELS // 2
-    return inputs * kept * (LEVELS / (LEVELS - dropped))
+    return inputs * (kept * (LEVELS / (LEVELS - dropped)))
 
 
 class Deep(nn.Module):
@@ -33,7 +34,7 @@ class Deep(nn.Module):
         super().__init__()
         self.dropout = dropout
         sizes = [width, *layers]
-        self.maps = nn.ModuleList([nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False)])
+        self.maps = nn.ModuleList([nn.Linear(a, b) for a, b in pairwise(sizes)])
         self.width = sizes[-1]
 
     def forward(self, inputs_BX: Tensor) -> Tensor:

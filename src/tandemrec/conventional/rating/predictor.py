@@ -184,8 +184,10 @@ class _Rating(Task[Tensor]):
         self.user, self.item = table.places(ratings.pairs)
         self.value = torch.from_numpy(ratings.value.copy()).to(self.user.device)
         self.chosen_by, _ = target_ratings(split, split.valid)
-        share_N = table.counts(split).clamp(min=1) ** -model.config.l2_power
-        self.share_N1 = share_N[:, None].float().to(self.value.device)
+        self.share_N1: Tensor | None = None
+        if model.config.l2_power:
+            share_N = table.counts(split).clamp(min=1) ** -model.config.l2_power
+            self.share_N1 = share_N[:, None].float().to(self.value.device)
         rates = [model.config.l2] * model.config.dim + [model.config.l2_linear]
         self.rate_E = torch.tensor(rates, device=self.value.device)
 
@@ -200,8 +202,10 @@ class _Rating(Task[Tensor]):
     def loss(self, batch: Tensor) -> Tensor:
         single, *sets = self.table.lookup(self.user[batch], self.item[batch])
         predicted, rows = self.run(single, *sets)
-        penalty = ((rows.square() @ self.rate_E) * field_rows(self.share_N1, single, sets)[..., 0]).sum()
-        loss: Tensor = (predicted - self.value[batch]).square().sum() + penalty
+        penalty_BF = rows.square() @ self.rate_E
+        if self.share_N1 is not None:
+            penalty_BF = penalty_BF * field_rows(self.share_N1, single, sets)[..., 0]
+        loss: Tensor = (predicted - self.value[batch]).square().sum() + penalty_BF.sum()
         return loss
 
     def validate(self) -> dict[str, float]:
