@@ -128,6 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", metavar="MODEL", help=", ".join(MODELS))
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROWS:,} training rows; nothing is written")
+    parser.add_argument("--rows", type=int, help="about how many training rows, the first users'; default: all of them")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of both sides")
     parser.add_argument("--deepctr", type=Path, default=os.environ.get("TANDEMREC_PEER_DEEPCTR"))
     arguments = parser.parse_args()
@@ -140,7 +141,7 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known are {', '.join(MODELS)}")
     torch.set_num_threads(arguments.threads)
-    split = movielens(QUICK_ROWS if arguments.quick else None)
+    split = movielens(QUICK_ROWS if arguments.quick else arguments.rows)
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
