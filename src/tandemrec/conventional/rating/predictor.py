@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -147,25 +146,24 @@ class InteractionPredictor(RatingPredictor):
         return predicted.clip(*self.scale) if self.config.clip else predicted
 
     def save(self, directory: Path) -> None:
-        """Write `config.json`, `model.safetensors` and `features.json`."""
+        """Write `config.json` and `model.safetensors`, which holds the encoded users and items too."""
         if self.module is None or self.table is None:
             raise RuntimeError(f"{type(self).__name__} must be fitted first")
         codes = {f"table:{name}": tensor for name, tensor in self.table.tensors().items()}
-        save_model(directory, self.config, self.module.state_dict() | codes)
-        facts = {"rows": self.table.rows, "scale": self.scale}
-        (directory / "features.json").write_text(json.dumps(facts) + "\n")
+        scale = {"scale": torch.tensor(self.scale, dtype=torch.float64)}
+        save_model(directory, self.config, self.module.state_dict() | codes | scale)
 
     @classmethod
     def load(cls, directory: Path, device: torch.device | str | None = None) -> Self:
         """Read what `save` wrote."""
         config, tensors = load_model(directory, cls.config_class)
-        facts = json.loads((directory / "features.json").read_text())
+        low, high = tensors.pop("scale").tolist()
         codes = {name: tensors.pop(name) for name in list(tensors) if name.startswith("table:")}
         model = cls(config, device)
         table = FeatureTable.from_tensors(
-            {name.removeprefix("table:"): tensor for name, tensor in codes.items()}, facts["rows"]
+            {name.removeprefix("table:"): tensor for name, tensor in codes.items()}, len(tensors["rows"])
         )
-        model.table, model.scale = table.to(model.device), (facts["scale"][0], facts["scale"][1])
+        model.table, model.scale = table.to(model.device), (low, high)
         model.module = InteractionModule(config, table, 0.0, seed=0)
         model.module.load_state_dict(tensors)
         model.module.to(model.device).eval()
