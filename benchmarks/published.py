@@ -2,6 +2,7 @@
 
 python benchmarks/published.py ml-100k-likes ml-1m-likes ml-1m amazon-toys  # bundled recipes
 python benchmarks/published.py ml-100k-direct ml-100k-als  # bundled recipes with three seeds
+python benchmarks/published.py ml-100k-rating ml-1m-rating    # rating prediction, three seeds each (--seeds)
 python benchmarks/published.py sasrec-ml-1m --workspace W     # half an hour on four cores; continues from W
 python benchmarks/published.py --render                       # docs/results.md and docs/benchmarks.md
 """
@@ -10,6 +11,8 @@ import argparse
 import json
 from pathlib import Path
 from typing import Any
+
+import rating_results
 
 from tandemrec.conventional.sequential.sasrec import SASRec, SASRecConfig
 from tandemrec.data.filter import CleaningConfig, clean
@@ -25,7 +28,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 RECIPES = ("ml-100k-likes", "ml-1m-likes", "ml-1m", "amazon-toys")
 SEEDED = ("ml-100k-direct", "ml-100k-als")
 SASREC = "sasrec-ml-1m"
-NAMES = (*RECIPES, *SEEDED, SASREC)
+NAMES = (*RECIPES, *SEEDED, SASREC, *rating_results.WORDS)
 SEED = 42
 SEEDS = (42, 43, 44)
 
@@ -166,6 +169,7 @@ def render() -> str:
                 f"training took {fit['seconds'] / 60:.0f} minutes."
             )
         parts.append(f"Measured on {machine['processor']}, {machine['cores']} cores.")
+    parts += rating_results.sections(DOCS)
     return "\n\n".join(parts) + "\n"
 
 
@@ -196,6 +200,7 @@ def _ingest(content: dict[str, Any]) -> list[str]:
         table_of(["", "ours", "usual"], rows),
         f"{content['differ']} of {content['test_users']:,} test users differ between the two. "
         f"{machine['cpu']}, {machine['cores']} cores.",
+        *_ctr_epoch(),
     ]
 
 
@@ -270,10 +275,36 @@ def _conventional(claims: dict[str, Any]) -> list[str]:
     ]
 
 
+def _ctr_epoch() -> list[str]:
+    path = Path(__file__).parent / "results" / "rating.json"
+    if not path.exists():
+        return []
+    found = json.loads(path.read_text())
+    rows = [
+        [
+            name,
+            *(f"{row[side]['seconds']:.1f} s" for side in ("ours", "usual")),
+            f"{row['ratio']:.1f}",
+            *(f"{row[side]['rmse']:.4f}" for side in ("ours", "usual")),
+        ]
+        for name, row in found["models"].items()
+    ]
+    machine = found["hardware"]
+    return [
+        f"## ctr-epoch: rating models on {found['rows']:,} training ratings of MovieLens-1M",
+        f"One epoch against DeepCTR-Torch 0.3.0, batch {found['batch']}, vectors of {found['dim']}, "
+        f"{len(found['fields'])} fields, {found['threads']} threads; RMSE on the validation part after that epoch. "
+        f"The median ratio is {found['ratio']:.1f}. `python benchmarks/rating.py --deepctr E/bin/python`",
+        table_of(["", "ours", "DeepCTR-Torch", "ratio", "RMSE ours", "RMSE DeepCTR-Torch"], rows),
+        f"{machine['processor']}, {machine['cores']} cores.",
+    ]
+
+
 def main() -> None:
     """Parse, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("--seeds", type=int, nargs="+", default=rating_results.SEEDS, help="of rating recipes")
     parser.add_argument("--workspace", type=Path, help="checkpoints of sasrec-ml-1m")
     parser.add_argument("--epochs", type=int, default=50, help="most epochs of sasrec-ml-1m")
     parser.add_argument("--render", action="store_true")
@@ -282,7 +313,9 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known are {', '.join(NAMES)}")
     for name in arguments.names:
-        if name == SASREC:
+        if name in rating_results.WORDS:
+            content = rating_results.measure(name, tuple(arguments.seeds))
+        elif name == SASREC:
             content = sasrec(arguments.workspace, arguments.epochs)
         else:
             content = seeds(name) if name in SEEDED else recipe(name)

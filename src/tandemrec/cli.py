@@ -263,8 +263,9 @@ def _tell(event: StageEvent) -> None:
 def _show(results: dict[str, Any]) -> None:
     from tandemrec.report.leaderboard import terminal_table
     from tandemrec.report.outputs import output_tables
+    from tandemrec.report.segments import segment_tables
 
-    for table in output_tables(results):
+    for table in (*output_tables(results), *segment_tables(results)):
         console.print(table)
     console.print(terminal_table(results))
     console.print(results["evaluation"]["protocol"], markup=False)

@@ -1,6 +1,7 @@
 """The contracts through which language models, conventional models, evaluation and serving meet.
 
-A `Recommender` answers `rank`; a `Scorer` also answers `scores` for the whole catalogue and gets `rank` for free.
+A `Recommender` answers `rank`; a `Scorer` also answers `scores` for the whole catalogue and gets `rank` for free. A
+`RatingPredictor` answers `predict`: how a user would rate an item.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from tandemrec.data.examples import Examples, ItemArray
 if TYPE_CHECKING:
     import torch
 
+    from tandemrec.data.ratings import Pairs
     from tandemrec.data.split import Split
 
 FloatArray = NDArray[np.float32]
@@ -176,6 +178,33 @@ class TextRecommender(Scorer):
     @abstractmethod
     def is_title(self, text: str) -> bool:
         """Whether a generated text is exactly a title of the catalogue."""
+
+
+class RatingPredictor(ABC):
+    """Something that learns from the ratings of a `Split` and predicts those of (user, item) pairs."""
+
+    @abstractmethod
+    def fit(self, split: Split, *, seed: int = 0, workspace: Path | None = None) -> FitReport:
+        """Learn from the training ratings; see `Recommender.fit`.
+
+        Raises:
+            InputError: if the data have no ratings.
+        """
+
+    @abstractmethod
+    def predict(self, pairs: Pairs) -> FloatArray:
+        """Predicted ratings (B,) float32. A user or item without training rows, or that the data do not have, is
+        predicted from what else is known.
+        """
+
+    @abstractmethod
+    def save(self, directory: Path) -> None:
+        """Write everything `load` needs into `directory`; see `Recommender.save`."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, directory: Path) -> Self:
+        """Read what `save` wrote."""
 
 
 def score_blocks(scorer: Scorer, examples: Examples) -> Iterator[tuple[Examples, torch.Tensor]]:

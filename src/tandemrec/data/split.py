@@ -34,6 +34,7 @@ class Split:
         test: examples that judge; looked at once.
         protocol: one line that names every choice behind a number.
         leaks: what the leak check found.
+        order: the row of `dataset.interactions` behind every place of `sequences.values`; None: place p is row p.
     """
 
     dataset: Dataset
@@ -43,6 +44,7 @@ class Split:
     test: Examples
     protocol: str
     leaks: LeakReport = field(default_factory=LeakReport)
+    order: IntArray | None = None
 
     @property
     def n_items(self) -> int:
@@ -62,7 +64,8 @@ class Split:
     def save(self, directory: Path) -> None:
         """Write the items once and every example as places in them: `items`, `sequences`, `train`, `valid`, `test`."""
         directory.mkdir(parents=True, exist_ok=True)
-        pl.DataFrame({"item": self.sequences.values}).write_parquet(directory / "items.parquet")
+        order = {} if self.order is None else {"row": self.order}
+        pl.DataFrame({"item": self.sequences.values, **order}).write_parquet(directory / "items.parquet")
         pl.DataFrame(_places("sequence", self.sequences)).write_parquet(directory / "sequences.parquet")
         for part in PARTS:
             examples: Examples = getattr(self, part)
@@ -85,7 +88,9 @@ class Split:
         meta = json.loads((directory / "split.json").read_text(encoding="utf-8"))
         if meta["dataset"] != dataset.fingerprint:
             raise InputError(f"{directory} is a split of other data than '{dataset.name}'")
-        values = pl.read_parquet(directory / "items.parquet")["item"].to_numpy()
+        places = pl.read_parquet(directory / "items.parquet")
+        values = places["item"].to_numpy()
+        order = places["row"].to_numpy() if "row" in places.columns else None
 
         def ragged(frame: pl.DataFrame, name: str) -> Ragged:
             rows = Ragged(values, frame[f"{name}_start"].to_numpy(), frame[f"{name}_stop"].to_numpy())
@@ -107,7 +112,8 @@ class Split:
         sequences = ragged(pl.read_parquet(directory / "sequences.parquet"), "sequence")
         if len(values) != dataset.interactions.height or len(sequences) != dataset.n_users:
             raise InputError(f"{directory}: the tables of the split do not have the size of '{dataset.name}'")
-        return cls(dataset, sequences, **parts, protocol=meta["protocol"], leaks=LeakReport.from_rows(meta["leaks"]))
+        leaks = LeakReport.from_rows(meta["leaks"])
+        return cls(dataset, sequences, **parts, protocol=meta["protocol"], leaks=leaks, order=order)
 
 
 def make_split(dataset: Dataset, config: SplitConfig, seed: int = 0) -> Split:
@@ -148,11 +154,12 @@ def make_split(dataset: Dataset, config: SplitConfig, seed: int = 0) -> Split:
 def _leave_one_out(dataset: Dataset, config: LeaveOneOut) -> tuple[Split, IntArray]:
     items, times = _columns(dataset)
     starts, stops = dataset.user_offsets[:-1], dataset.user_offsets[1:]
+    order: IntArray | None = None
     if config.order_seed is not None:
         if dataset.clock != "none":
             raise InputError(f"key 'split.order_seed': {dataset.name} has an order of its own, expected null")
         users = dataset.interactions["user"].to_numpy()
-        order = np.lexsort((np.random.default_rng(config.order_seed).random(len(items)), users))
+        order = np.lexsort((np.random.default_rng(config.order_seed).random(len(items)), users)).astype(np.int64)
         items = items[order]
     elif dataset.clock == "none":
         raise InputError(f"key 'split.order_seed': {dataset.name} has no order, expected a seed for an arbitrary one")
@@ -173,6 +180,7 @@ def _leave_one_out(dataset: Dataset, config: LeaveOneOut) -> tuple[Split, IntArr
         + ("" if config.short_users == "train" else ", users with one or two interactions judged too")
         + ("" if config.order_seed is None else f", arbitrary order of seed {config.order_seed}")
         + _windows_text(config),
+        order=order,
     )
     return split, times
 
@@ -242,7 +250,7 @@ def _per_user(dataset: Dataset, config: TimePerUser | GivenColumn) -> tuple[Spli
         fed = "in" if config.test_history == "all" else "not in"
         targets = f"all items of a part are targets, validation items {fed} the test history"
     windows = f", training example: {config.train_examples} position of a user" + _windows_text(config)
-    return Split(dataset, sequences, train, valid, test, f"{label}, {targets}{windows}"), times
+    return Split(dataset, sequences, train, valid, test, f"{label}, {targets}{windows}", order=order), times
 
 
 def _positions(sequences: Ragged, times: IntArray, config: LeaveOneOut | TimePerUser | GivenColumn) -> Examples:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import polars as pl
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 class EvaluationConfig(Config):
     """How systems are judged; every choice is printed beside the numbers."""
+
+    lower_is_better: ClassVar[bool] = False
+
+    task: Literal["ranking"] = "ranking"
+    """What is judged."""
 
     cutoffs: tuple[int, ...] = Field((5, 10, 20), min_length=1)
     """The Ks of HR@K, NDCG@K, …"""

@@ -6,6 +6,8 @@ average place under random tie-breaking. So it may be a half, and ten items of e
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,12 +48,12 @@ def ranking_metrics(ranks: FloatArray, offsets: IntArray, cutoffs: tuple[int, ..
     return out
 
 
-def rmse(predicted: FloatArray, actual: FloatArray) -> float:
+def rmse(predicted: NDArray[np.floating[Any]], actual: NDArray[np.floating[Any]]) -> float:
     """Root of the mean squared error."""
     return float(np.sqrt(np.mean((np.asarray(predicted, np.float64) - actual) ** 2)))
 
 
-def mae(predicted: FloatArray, actual: FloatArray) -> float:
+def mae(predicted: NDArray[np.floating[Any]], actual: NDArray[np.floating[Any]]) -> float:
     """Mean absolute error."""
     return float(np.mean(np.abs(np.asarray(predicted, np.float64) - actual)))
 

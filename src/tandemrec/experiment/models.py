@@ -25,11 +25,12 @@ from tandemrec.conventional.sequential.dcrec import DCRec, DCRecConfig
 from tandemrec.conventional.sequential.dros import DROS, DROSConfig
 from tandemrec.conventional.sequential.gru4rec import GRU4Rec, GRU4RecConfig
 from tandemrec.conventional.sequential.sasrec import SASRec, SASRecConfig
+from tandemrec.experiment.rating_models import RATING, RatingModelConfig
 from tandemrec.llm.recommenders.bigrec import BIGRec, BIGRecConfig
 from tandemrec.llm.recommenders.injection import Injection, InjectionConfig
 from tandemrec.llm.recommenders.llara import LLaRA, LLaRAConfig
 from tandemrec.llm.recommenders.writer import TitleWriter, WriterConfig
-from tandemrec.recommender import Config, Recommender
+from tandemrec.recommender import Config, RatingPredictor, Recommender
 
 ModelConfig = Annotated[
     PopularityConfig
@@ -50,9 +51,13 @@ ModelConfig = Annotated[
     | BIGRecConfig
     | LLaRAConfig
     | InjectionConfig
-    | BestConfig,
+    | BestConfig
+    | RatingModelConfig,
     Field(discriminator="model"),
 ]
+
+System = Recommender | RatingPredictor
+"""What a recipe compares: recommenders, or predictors of ratings."""
 
 Maker = Callable[[Any], Recommender]
 
@@ -99,11 +104,11 @@ class Materials:
     language_model: Path | None
     distilled: Path | None
     folders: Mapping[str, Path]
-    partners: Callable[[str], Recommender]
+    partners: Callable[[str], System]
 
 
-def make_recommender(config: Config, materials: Materials) -> Recommender:
-    """An untrained recommender.
+def make_recommender(config: Config, materials: Materials) -> System:
+    """An untrained recommender or rating predictor.
 
     Raises:
         InputError: if a partner is of a kind that cannot serve it.
@@ -111,20 +116,20 @@ def make_recommender(config: Config, materials: Materials) -> Recommender:
     if type(config) in OVERLAYS:
         return OVERLAYS[type(config)][0](config, *map(materials.partners, config.partners()))
     if not isinstance(config, WriterConfig):
-        return CONVENTIONAL[type(config)][0](config)
+        return (CONVENTIONAL | RATING)[type(config)][0](config)
     given: dict[str, Any] = {"teacher": materials.folders.get(config.teacher or ""), "distilled": materials.distilled}
     if isinstance(config, LLaRAConfig):
         given["item_vectors"] = getattr(materials.partners(config.vectors), "item_vectors", None)
     return WRITERS[type(config)](config, materials.language_model, **given)
 
 
-def load_recommender(config: Config, directory: Path, partners: Callable[[str], Recommender]) -> Recommender:
+def load_recommender(config: Config, directory: Path, partners: Callable[[str], System]) -> System:
     """A finished model from its artifact; `partners` loads others by name, for models that work on top of others."""
     if type(config) in OVERLAYS:
         return OVERLAYS[type(config)][1](directory, *map(partners, config.partners()))
     if isinstance(config, WriterConfig):
         return WRITERS[type(config)].load(directory)
-    return CONVENTIONAL[type(config)][1](directory)
+    return (CONVENTIONAL | RATING)[type(config)][1](directory)
 
 
 def code_rooms(config: Config) -> tuple[str, ...]:
@@ -134,4 +139,4 @@ def code_rooms(config: Config) -> tuple[str, ...]:
         return (OVERLAYS[type(config)][2], *shared)
     if isinstance(config, WriterConfig):
         return ("llm", *shared)
-    return (CONVENTIONAL[type(config)][2], "conventional/negatives.py", *shared)
+    return ((CONVENTIONAL | RATING)[type(config)][2], "conventional/negatives.py", *shared)

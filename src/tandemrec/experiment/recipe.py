@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -16,8 +16,10 @@ from tandemrec.data.protocols import SplitConfig
 from tandemrec.data.sources import SourceConfig
 from tandemrec.errors import InputError
 from tandemrec.evaluation.evaluate import EvaluationConfig
+from tandemrec.evaluation.ratings import RatingEvaluationConfig
 from tandemrec.experiment.bundled import read_recipe
 from tandemrec.experiment.models import ModelConfig
+from tandemrec.experiment.rating_models import RATING
 from tandemrec.llm.recommenders.writer import WriterConfig
 from tandemrec.recommender import Config
 
@@ -46,8 +48,8 @@ class Recipe(Config):
     models: dict[str, ModelConfig] = Field(min_length=1)
     """The systems to compare, by the name they bear on the leaderboard."""
 
-    evaluation: EvaluationConfig = EvaluationConfig()
-    """How they are judged."""
+    evaluation: Annotated[EvaluationConfig | RatingEvaluationConfig, Field(discriminator="task")] = EvaluationConfig()
+    """How they are judged; `task`, ranking or rating, follows from the models where it is not given."""
 
     @field_validator("models")
     @classmethod
@@ -88,6 +90,20 @@ class Recipe(Config):
             circle = " → ".join(f"'{name}'" for name in reversed(error.args[1]))
             raise ValueError(f"models build on each other in a circle: {circle}") from None
 
+    @model_validator(mode="after")
+    def _one_task(self) -> Self:
+        for name, config in self.models.items():
+            task = "rating" if type(config) in RATING else "ranking"
+            if task != self.evaluation.task:
+                raise ValueError(
+                    f"the model '{name}' is for {task}, but the evaluation is of {self.evaluation.task}: "
+                    "a recipe compares models of one task"
+                )
+        reference = getattr(self.evaluation, "reference", None)
+        if reference is not None and reference not in self.models:
+            raise ValueError(f"evaluation.reference must be one of {', '.join(self.models)}, found '{reference}'")
+        return self
+
 
 def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str] | Mapping[str, Any] = ()) -> Recipe:
     """Read and validate a recipe.
@@ -106,10 +122,22 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     pairs = overrides.items() if isinstance(overrides, Mapping) else (_parse_override(text) for text in overrides)
     for path, value in pairs:
         _assign(tree, path, value)
+    tree = _with_task(tree)
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
         raise InputError(f"{label}: {explain(error, tree)}") from None
+
+
+def _with_task(tree: dict[str, Any]) -> dict[str, Any]:
+    """The tree with `evaluation.task`, which the first model tells where it is missing."""
+    models, evaluation = tree.get("models"), tree.get("evaluation", {})
+    if not isinstance(models, dict) or not isinstance(evaluation, dict) or "task" in evaluation:
+        return tree
+    names = {config.model_fields["model"].default for config in RATING}
+    first = next(iter(models.values()), None)
+    rates = isinstance(first, dict) and first.get("model") in names
+    return tree | {"evaluation": {"task": "rating" if rates else "ranking"} | evaluation}
 
 
 def parse_yaml(text: str, label: str) -> dict[str, Any]:
@@ -162,7 +190,10 @@ def _key_path(location: tuple[int | str, ...], tree: Any) -> str:
 
 def _tag(tree: Any) -> str | None:
     return (
-        next((str(tree[key]) for key in ("format", "protocol", "model", "build", "loss", "kind") if key in tree), None)
+        next(
+            (str(tree[key]) for key in ("format", "protocol", "model", "build", "loss", "kind", "task") if key in tree),
+            None,
+        )
         if isinstance(tree, Mapping)
         else None
     )

@@ -8,19 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import yaml
 
 from tandemrec.data.dataset import Dataset
 from tandemrec.data.examples import Examples
+from tandemrec.data.ratings import Pairs
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
+from tandemrec.evaluation.ratings import RatingEvaluationConfig
+from tandemrec.evaluation.significance import paired_test
 from tandemrec.experiment.card import hardware, package_versions, peak_memory_mib
-from tandemrec.experiment.models import load_recommender
+from tandemrec.experiment.models import System, load_recommender
 from tandemrec.experiment.recipe import Recipe, load_recipe
 from tandemrec.experiment.stages import Stages
 from tandemrec.experiment.store import Artifact, StageEvent, Store, default_root, find_damage
-from tandemrec.recommender import NO_ITEM, Recommender
+from tandemrec.recommender import NO_ITEM, Ranking, RatingPredictor
 from tandemrec.report.page import markdown_page
 from tandemrec.training.processes import process_rank, wait_for_all
 
@@ -153,7 +157,7 @@ class Run:
         """The split all systems were judged on."""
         return Split.load(self.artifact("split").path, self.dataset())
 
-    def model(self, name: str | None = None) -> Recommender:
+    def model(self, name: str | None = None) -> System:
         """A trained system by its name on the leaderboard; default: its first row."""
         name = name or self.results["leaderboard"][0]["system"]
         if name not in self.card["models"]:
@@ -161,7 +165,7 @@ class Run:
         return load_recommender(self.recipe.models[name], self.artifact(f"fit:{name}").path, self.model)
 
     def recommend(self, user: str, k: int = 10, system: str | None = None) -> tuple[list[str], pl.DataFrame]:
-        """What a system recommends to a user after everything the user did.
+        """What a system recommends to a user after everything the user did; rating predictors: what they rate best.
 
         Returns:
             The titles of the user's history, oldest first, and a frame of rank, item_id, title, score.
@@ -178,7 +182,11 @@ class Run:
             )
         start, stop = data.user_offsets[matches : matches + 2]
         history = data.interactions["item"][int(start) : int(stop)].to_list()
-        ranking = self.model(system).rank(Examples.from_histories([history], [matches]), k)
+        model = self.model(system)
+        if isinstance(model, RatingPredictor):
+            ranking = _best_rated(model, matches, history, data.n_items, k)
+        else:
+            ranking = model.rank(Examples.from_histories([history], [matches]), k)
         items = [int(item) for item in ranking.items[0] if item != NO_ITEM]
         frame = pl.DataFrame(
             {
@@ -203,6 +211,14 @@ class Run:
         return Store.open(path)
 
 
+def _best_rated(model: RatingPredictor, user: int, history: list[int], n_items: int, k: int) -> Ranking:
+    """The K new items of the highest predicted rating; of equal ones the lower id comes first."""
+    items = np.setdiff1d(np.arange(n_items, dtype=np.int32), np.array(history, np.int32))
+    predicted = model.predict(Pairs(np.full(len(items), user, np.int32), items))
+    best = np.argsort(-predicted, kind="stable")[:k]
+    return Ranking(items[None, best], predicted[None, best])
+
+
 def _results(
     recipe: Recipe,
     data: Dataset,
@@ -211,16 +227,22 @@ def _results(
     judged: dict[str, tuple[Artifact, Artifact]],
 ) -> dict[str, Any]:
     """Everything that must be equal when the run is repeated: no times, no paths."""
-    headline = recipe.evaluation.headline
+    judge = recipe.evaluation
     rows: list[dict[str, Any]] = []
     facts: dict[str, Any] = {}
     for name, (_, evaluated) in judged.items():
         summary = json.loads((evaluated.path / "metrics.json").read_text())
-        facts = {key: summary[key] for key in ("part", "n", "protocol")} | {"headline": headline}
+        facts = {key: summary[key] for key in ("part", "n", "protocol")}
         rows.append(
             {"system": name, "metrics": summary["metrics"], "outputs": evaluated.manifest["summary"]["outputs"]}
         )
-    rows.sort(key=lambda row: -row["metrics"][headline]["mean"])
+        if isinstance(judge, RatingEvaluationConfig):
+            rows[-1] |= {"segments": summary["segments"]}
+    facts |= {"headline": judge.headline, "task": judge.task}
+    if isinstance(judge, RatingEvaluationConfig):
+        facts["reference"] = judge.reference or next(iter(recipe.models))
+        _test_against(facts["reference"], rows, judged)
+    rows.sort(key=lambda row: row["metrics"][judge.headline]["mean"], reverse=not judge.lower_is_better)
     return {
         "name": recipe.name,
         "description": recipe.description,
@@ -237,6 +259,16 @@ def _results(
         "evaluation": facts,
         "leaderboard": rows,
     }
+
+
+def _test_against(reference: str, rows: list[dict[str, Any]], judged: dict[str, tuple[Artifact, Artifact]]) -> None:
+    """Add paired tests of a rating run's errors against the reference's to its rows."""
+    frames = {name: pl.read_parquet(evaluated.path / "per_example.parquet") for name, (_, evaluated) in judged.items()}
+    for row in rows:
+        row["against_reference"] = {
+            name: paired_test(*(frames[system][column].to_numpy() for system in (row["system"], reference)))
+            for name, column in (("rmse", "squared_error"), ("mae", "absolute_error"))
+        }
 
 
 def _card(

@@ -18,16 +18,17 @@ from tandemrec.data.filter import clean
 from tandemrec.data.sources import load_dataset
 from tandemrec.data.split import Split, make_split
 from tandemrec.errors import InputError
-from tandemrec.evaluation.evaluate import evaluate
+from tandemrec.evaluation.evaluate import Evaluation, EvaluationConfig, evaluate
+from tandemrec.evaluation.ratings import RatingEvaluation, RatingEvaluationConfig, evaluate_ratings
 from tandemrec.experiment.code_version import code_version
-from tandemrec.experiment.models import Materials, code_rooms, load_recommender, make_recommender
+from tandemrec.experiment.models import Materials, System, code_rooms, load_recommender, make_recommender
 from tandemrec.experiment.recipe import Recipe
 from tandemrec.experiment.seeds import derive_seed
 from tandemrec.experiment.store import Artifact, Store, hash_files
 from tandemrec.llm.distil import distil, distil_summary
 from tandemrec.llm.recommenders.lessons import SOFTConfig
 from tandemrec.llm.recommenders.writer import TitleWriter, WriterConfig
-from tandemrec.recommender import Config, FitReport, Recommender, TextRecommender
+from tandemrec.recommender import Config, FitReport, RatingPredictor, Recommender, TextRecommender
 from tandemrec.training.state import METRICS
 
 ANSWERS = "answers.parquet"
@@ -124,7 +125,7 @@ class Stages:
         self.fitted[name] = self._get(f"fit:{name}", depends, make)
         return self.fitted[name]
 
-    def load(self, name: str) -> Recommender:
+    def load(self, name: str) -> System:
         """A trained system."""
         return load_recommender(self.recipe.models[name], self.fitted[name].path, self.load)
 
@@ -138,7 +139,7 @@ class Stages:
             if isinstance(model, TextRecommender):
                 outputs = _outputs_frame(model, split.dataset, getattr(split, settings.part), work)
                 outputs.write_parquet(draft / "outputs.parquet")
-            evaluation = evaluate(model, split, settings)
+            evaluation = _judge(model, split, settings)
             evaluation.per_example.write_parquet(draft / "per_example.parquet")
             (draft / "metrics.json").write_text(json.dumps(evaluation.summary(), indent=1) + "\n")
             return {"outputs": None if outputs is None else _outputs_summary(outputs)}
@@ -222,6 +223,17 @@ def _folder_identity(config: Config) -> Any:
         return None
     folder = config.model_folder()
     return None if folder is None else hash_files([path for path in folder.iterdir() if path.is_file()])
+
+
+def _judge(
+    model: System, split: Split, settings: EvaluationConfig | RatingEvaluationConfig
+) -> Evaluation | RatingEvaluation:
+    """By the evaluator of the recipe's task, which its validation has matched with the model."""
+    if isinstance(settings, RatingEvaluationConfig):
+        assert isinstance(model, RatingPredictor)
+        return evaluate_ratings(model, split, settings)
+    assert isinstance(model, Recommender)
+    return evaluate(model, split, settings)
 
 
 def _outputs_frame(model: TextRecommender, dataset: Dataset, examples: Examples, work: Path) -> pl.DataFrame:

@@ -25,29 +25,27 @@ def terminal_table(results: Mapping[str, Any]) -> Table:
     Only the smallest cutoff and the headline's are shown, and no reciprocal ranks, so that the lines fit a terminal;
     the Markdown table has everything.
     """
-    headline = results["evaluation"]["headline"]
-    measured = headline_metrics(results)
-    cutoffs = {min(_cutoff(name) for name in measured), _cutoff(headline)}
-    metrics = [
-        name for name in measured if name == headline or (_cutoff(name) in cutoffs and not name.startswith("mrr"))
-    ]
+    headline, metrics = results["evaluation"]["headline"], _shown(results)
+    rates = is_rating(results)
     table = Table(
-        title=f"{results['name']}: {results['evaluation']['part']} part, {results['evaluation']['n']:,} users"
+        title=f"{results['name']}: {results['evaluation']['part']} part, "
+        f"{results['evaluation']['n']:,} {'ratings' if rates else 'users'}"
     )
     table.add_column("system", no_wrap=True)
     for metric in metrics:
         table.add_column(metric, justify="right", no_wrap=True)
-    table.add_column("exact", justify="right", no_wrap=True)
-    best = {metric: max(row["metrics"][metric]["mean"] for row in results["leaderboard"]) for metric in metrics}
+    table.add_column(_last_header(results, "exact"), justify="right", no_wrap=True)
+    choose = min if rates else max
+    best = {metric: choose(row["metrics"][metric]["mean"] for row in results["leaderboard"]) for metric in metrics}
     for row in results["leaderboard"]:
         values = []
         for metric in metrics:
             figure = row["metrics"][metric]
             text = f"{figure['mean']:.4f}"
-            if metric == headline:
+            if metric == headline or rates:
                 text += f" ±{figure['standard_error']:.4f}"
             values.append(f"[bold]{text}[/bold]" if figure["mean"] == best[metric] else text)
-        table.add_row(row["system"], *values, _exact(row))
+        table.add_row(row["system"], *values, _last(row, results))
     return table
 
 
@@ -55,9 +53,9 @@ def markdown_table(results: Mapping[str, Any]) -> str:
     """The leaderboard as a Markdown table."""
     metrics = headline_metrics(results)
     return table_of(
-        ["system", *metrics, "exact titles"],
+        ["system", *metrics, _last_header(results, "exact titles")],
         [
-            [row["system"], *(cell(row["metrics"][metric]) for metric in metrics), _exact(row)]
+            [row["system"], *(cell(row["metrics"][metric]) for metric in metrics), _last(row, results)]
             for row in results["leaderboard"]
         ],
     )
@@ -69,10 +67,31 @@ def table_of(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(str(value).replace("|", "\\|") for value in line) + " |" for line in lines)
 
 
+def is_rating(results: Mapping[str, Any]) -> bool:
+    """Whether the run predicts ratings; else it ranks."""
+    return bool(results["evaluation"].get("task") == "rating")
+
+
+def _shown(results: Mapping[str, Any]) -> list[str]:
+    headline, measured = results["evaluation"]["headline"], headline_metrics(results)
+    if is_rating(results):
+        return measured
+    cutoffs = {min(_cutoff(name) for name in measured), _cutoff(headline)}
+    return [name for name in measured if name == headline or (_cutoff(name) in cutoffs and not name.startswith("mrr"))]
+
+
 def _cutoff(metric: str) -> int:
     return int(metric.partition("@")[2])
 
 
-def _exact(row: Mapping[str, Any]) -> str:
+def _last_header(results: Mapping[str, Any], ranking: str) -> str:
+    return f"p against {results['evaluation']['reference']}" if is_rating(results) else ranking
+
+
+def _last(row: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+    """Share of exact titles; of a rating run the p-value of the headline error against the reference."""
+    if is_rating(results):
+        test = row["against_reference"][results["evaluation"]["headline"]]
+        return "" if row["system"] == results["evaluation"]["reference"] else f"{test['p_value']:.2g}"
     outputs = row.get("outputs")
     return f"{outputs['exact_share']:.1%}" if outputs else ""

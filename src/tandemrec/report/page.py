@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tandemrec.report.leaderboard import markdown_table, table_of
+from tandemrec.report.leaderboard import is_rating, markdown_table, table_of
+from tandemrec.report.segments import segments_markdown
 
 
 def markdown_page(results: Mapping[str, Any], card: Mapping[str, Any]) -> str:
@@ -14,7 +15,9 @@ def markdown_page(results: Mapping[str, Any], card: Mapping[str, Any]) -> str:
         f"# {results['name']}",
         results["description"],
         markdown_table(results),
-        f"Mean ± standard error over {results['evaluation']['n']:,} users. {results['evaluation']['protocol']}",
+        f"{_what(results)} ± standard error over {results['evaluation']['n']:,} "
+        f"{'ratings' if is_rating(results) else 'users'}. {results['evaluation']['protocol']}",
+        segments_markdown(results),
         "## Data",
         f"{results['data']['name']}: {_counts(results['data'])}.",
         _cleaning(results["cleaning"]),
@@ -27,6 +30,10 @@ def markdown_page(results: Mapping[str, Any], card: Mapping[str, Any]) -> str:
         _card(results, card),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _what(results: Mapping[str, Any]) -> str:
+    return "RMSE and MAE" if is_rating(results) else "Mean"
 
 
 def _counts(data: Mapping[str, Any]) -> str:

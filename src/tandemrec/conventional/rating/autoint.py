@@ -1,0 +1,92 @@
+"""AutoInt: self-attention over fields (Song et al., CIKM 2019), optionally with a deep part (AutoInt+)."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from tandemrec.conventional.rating.deep import Deep
+from tandemrec.conventional.rating.predictor import InteractionConfig, InteractionPredictor
+
+
+class AutoIntConfig(InteractionConfig):
+    """Attention layers keep the size of the vectors; a head has D / heads of it."""
+
+    model: Literal["autoint"] = "autoint"
+    """Which model this is."""
+
+    attention_layers: int = Field(3, ge=1)
+    """Number of attention layers."""
+
+    heads: int = Field(2, ge=1)
+    """Heads of a layer; they divide `dim`."""
+
+    layers: tuple[int, ...] = (128, 64)
+    """Widths of the deep part of AutoInt+; empty: AutoInt itself."""
+
+    dropout: float = Field(0.3, ge=0, lt=1)
+    """Of the deep part."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.dim % self.heads:
+            raise ValueError(f"heads must divide dim, found {self.heads} heads and dim {self.dim}")
+        return self
+
+    def interactions(self, fields: int) -> nn.Module:
+        """Attention over fields beside the deep part."""
+        return AutoIntInteractions(fields, self)
+
+
+class FieldAttention(nn.Module):
+    """ReLU(concat_h Σ_k α^h_mk W_V^h e_k + W_Res e_m), α^h_m = softmax_k ⟨W_Q^h e_m, W_K^h e_k⟩ (eq. 5–8).
+
+    Scores are not scaled by √D, as in the paper.
+    """
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.maps = nn.Parameter(torch.empty(4, dim, dim))
+        """W_Q, W_K, W_V, W_Res, each (D, D), the heads side by side in its columns."""
+        nn.init.normal_(self.maps, std=0.05)
+
+    def forward(self, vectors_BFD: Tensor) -> Tensor:
+        """(B, F, D) → (B, F, D)."""
+        q, k, v, residual = (vectors_BFD @ self.maps.transpose(0, 1).flatten(1)).chunk(4, -1)
+        # Fields are few, heads narrow: with the batch as innermost axis plain products beat tiny matrix products.
+        q, k, v = (part.reshape(*part.shape[:2], self.heads, -1).permute(1, 2, 3, 0).contiguous() for part in (q, k, v))
+        weight_FFHB = (q[:, None] * k[None]).sum(3).softmax(1)
+        mixed_FHXB = (weight_FFHB[:, :, :, None] * v[None]).sum(1)
+        return F.relu(mixed_FHXB.permute(3, 0, 1, 2).flatten(-2) + residual)
+
+
+class AutoIntInteractions(nn.Module):
+    """wᵀ [e_1^Res … e_F^Res ; DNN(e_1 … e_F)] (eq. 9, and AutoInt+'s deep part)."""
+
+    def __init__(self, fields: int, config: AutoIntConfig) -> None:
+        super().__init__()
+        width = fields * config.dim
+        self.attention = nn.Sequential(
+            *(FieldAttention(config.dim, config.heads) for _ in range(config.attention_layers))
+        )
+        self.deep = Deep(width, config.layers, config.dropout) if config.layers else None
+        self.out = nn.Linear(width + (self.deep.width if self.deep else 0), 1, bias=False)
+
+    def forward(self, vectors_BFD: Tensor) -> Tensor:
+        """(B, F, D) → (B,)."""
+        parts = [self.attention(vectors_BFD).flatten(1)]
+        if self.deep is not None:
+            parts.append(self.deep(vectors_BFD.flatten(1)))
+        predicted: Tensor = self.out(torch.cat(parts, 1))[:, 0]
+        return predicted
+
+
+class AutoInt(InteractionPredictor):
+    """ŷ = b + Σ w_f + wᵀ [attention(e_1 … e_F) ; DNN(e_1 … e_F)]."""
+
+    config_class = AutoIntConfig

@@ -1,0 +1,247 @@
+"""Every interaction layer against a literal transcription with loops over pairs, in value and gradient."""
+
+import itertools
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tandemrec.conventional.rating.afm import AFMConfig, AFMInteractions
+from tandemrec.conventional.rating.autoint import AutoIntConfig, AutoIntInteractions, FieldAttention
+from tandemrec.conventional.rating.dcn import DCNConfig, DCNInteractions
+from tandemrec.conventional.rating.deep import Deep, drop
+from tandemrec.conventional.rating.deepfm import DeepFMConfig, DeepFMInteractions
+from tandemrec.conventional.rating.fm import PairSum, pair_products
+from tandemrec.conventional.rating.nfm import NFMConfig, NFMInteractions
+from tandemrec.conventional.rating.xdeepfm import CompressedInteraction, XDeepFMConfig, XDeepFMInteractions
+
+B, F, D = 3, 4, 6
+LAYERS = (5, 3)
+
+
+def numbers(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def randomised(module: nn.Module) -> nn.Module:
+    """Double precision, every parameter drawn anew, so that no zero or even start hides a mistake."""
+    module = module.double().eval()
+    with torch.no_grad():
+        for seed, parameter in enumerate(module.parameters(), 1):
+            parameter.copy_(numbers(*parameter.shape, seed=seed))
+    return module
+
+
+def assert_equal_with_gradients(module: nn.Module, slow: Callable[[Tensor], Tensor]) -> None:
+    """Both ways on the same vectors: outputs, and gradients of a weighted sum by vectors and all parameters."""
+    vectors = numbers(B, F, D, seed=99).requires_grad_()
+    leaves = [vectors, *module.parameters()]
+    found, expected = module(vectors), torch.stack([slow(example) for example in vectors])
+    torch.testing.assert_close(found, expected)
+    weight = numbers(*found.shape, seed=98)
+    gradients = [torch.autograd.grad((out * weight).sum(), leaves) for out in (found, expected)]
+    for ours, theirs in zip(*gradients, strict=True):
+        assert theirs.abs().sum() > 0
+        torch.testing.assert_close(ours, theirs)
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    return sum((a[d] * b[d] for d in range(len(a))), torch.tensor(0.0, dtype=torch.float64))
+
+
+def slow_pairs(fields: Tensor) -> Tensor:
+    """Σ_{i<j} e_i ⊙ e_j."""
+    total = torch.zeros(D, dtype=torch.float64)
+    for i, j in itertools.combinations(range(F), 2):
+        total = total + fields[i] * fields[j]
+    return total
+
+
+def slow_deep(deep: Deep, inputs: Tensor) -> Tensor:
+    for step in deep.maps:
+        rows = [dot(step.weight[row], inputs) + step.bias[row] for row in range(step.out_features)]
+        inputs = torch.stack([row if row > 0 else row * 0 for row in rows])
+    return inputs
+
+
+def flat(fields: Tensor) -> Tensor:
+    return torch.cat([fields[f] for f in range(F)])
+
+
+def test_fm() -> None:
+    assert_equal_with_gradients(PairSum(), lambda fields: slow_pairs(fields).sum())
+    vectors = numbers(B, F, D)
+    torch.testing.assert_close(pair_products(vectors), torch.stack([slow_pairs(example) for example in vectors]))
+
+
+def test_deepfm() -> None:
+    module = randomised(DeepFMInteractions(F, DeepFMConfig(dim=D, layers=LAYERS)))
+    assert isinstance(module, DeepFMInteractions)
+
+    def slow(fields: Tensor) -> Tensor:
+        return slow_pairs(fields).sum() + dot(module.out.weight[0], slow_deep(module.deep, flat(fields)))
+
+    assert_equal_with_gradients(module, slow)
+
+
+@pytest.mark.parametrize("layers", [LAYERS, ()])
+def test_nfm(layers: tuple[int, ...]) -> None:
+    module = randomised(NFMInteractions(NFMConfig(dim=D, layers=layers)))
+    assert isinstance(module, NFMInteractions)
+    assert_equal_with_gradients(
+        module, lambda fields: dot(module.out.weight[0], slow_deep(module.deep, slow_pairs(fields)))
+    )
+
+
+@pytest.mark.parametrize("cross", ["vector", "matrix"])
+@pytest.mark.parametrize("layers", [LAYERS, ()])
+def test_dcn(cross: str, layers: tuple[int, ...]) -> None:
+    config = DCNConfig(dim=D, cross=cross, cross_layers=3, layers=layers)  # type: ignore[arg-type]
+    module = randomised(DCNInteractions(F, config))
+    assert isinstance(module, DCNInteractions)
+
+    def slow(fields: Tensor) -> Tensor:
+        first = flat(fields)
+        x = first
+        for layer in module.crosses:
+            if cross == "vector":
+                outer = first[:, None] * x[None, :]  # x_0 x_lᵀ, as the paper writes it
+                x = torch.stack([dot(row, layer.weight) for row in outer]) + layer.bias + x
+            else:
+                mapped = torch.stack([dot(row, x) for row in layer.map.weight]) + layer.map.bias
+                x = first * mapped + x
+        deep = slow_deep(module.deep, first) if module.deep else torch.zeros(0)
+        return dot(module.out.weight[0], torch.cat([x, deep]))
+
+    assert_equal_with_gradients(module, slow)
+
+
+def test_afm() -> None:
+    module = randomised(AFMInteractions(F, AFMConfig(dim=D, attention_dim=3)))
+    assert isinstance(module, AFMInteractions)
+
+    def slow(fields: Tensor) -> Tensor:
+        scores, products = [], []
+        for i, j in itertools.combinations(range(F), 2):
+            product = fields[i] * fields[j]
+            hidden = [
+                dot(row, product) + bias
+                for row, bias in zip(module.attention.weight, module.attention.bias, strict=True)
+            ]
+            scores.append(dot(module.score.weight[0], torch.stack([h.clamp(min=0) for h in hidden])))
+            products.append(product)
+        total = sum(score.exp() for score in scores)
+        pooled = sum(score.exp() / total * product for score, product in zip(scores, products, strict=True))
+        return dot(module.out, pooled)  # type: ignore[arg-type]
+
+    assert_equal_with_gradients(module, slow)
+
+
+def slow_cin(cin: CompressedInteraction, fields: Tensor, split_half: bool) -> Tensor:
+    hidden = [fields[f] for f in range(F)]
+    pooled = []
+    for place, linear in enumerate(cin.maps):
+        out = []
+        for h in range(linear.out_features):
+            total = linear.bias[h].expand(D)
+            for i, j in itertools.product(range(len(hidden)), range(F)):
+                total = total + linear.weight[h, i * F + j] * hidden[i] * fields[j]
+            out.append(total.clamp(min=0))
+        if split_half and place < len(cin.maps) - 1:
+            hidden, out = out[: len(out) // 2], out[len(out) // 2 :]
+        else:
+            hidden = out
+        pooled += [feature_map.sum() for feature_map in out]
+    return torch.stack(pooled)
+
+
+@pytest.mark.parametrize("split_half", [True, False])
+def test_xdeepfm(split_half: bool) -> None:
+    cin = randomised(CompressedInteraction(F, (4, 6, 2), split_half))
+    assert isinstance(cin, CompressedInteraction)
+    assert_equal_with_gradients(cin, lambda fields: slow_cin(cin, fields, split_half))
+    config = XDeepFMConfig(dim=D, cin_layers=(4, 3), split_half=split_half, layers=LAYERS)
+    whole = randomised(XDeepFMInteractions(F, config))
+    assert isinstance(whole, XDeepFMInteractions)
+
+    def slow(fields: Tensor) -> Tensor:
+        assert whole.deep is not None
+        parts = [slow_cin(whole.cin, fields, split_half), slow_deep(whole.deep, flat(fields))]
+        return dot(whole.out.weight[0], torch.cat(parts))
+
+    assert_equal_with_gradients(whole, slow)
+
+
+def slow_attention(layer: FieldAttention, fields: Tensor) -> Tensor:
+    size = D // layer.heads
+    query, key, value, residual = layer.maps  # (D, D) each: row vector times matrix
+    out = []
+    for m in range(F):
+        heads = []
+        for h in range(layer.heads):
+            columns = slice(h * size, (h + 1) * size)
+            own = fields[m] @ query[:, columns]
+            scores = [dot(own, fields[k] @ key[:, columns]).exp() for k in range(F)]
+            total = sum(scores)
+            heads.append(sum(scores[k] / total * (fields[k] @ value[:, columns]) for k in range(F)))
+        out.append((torch.cat(heads) + fields[m] @ residual).clamp(min=0))  # type: ignore[arg-type]
+    return torch.stack(out)
+
+
+@pytest.mark.parametrize("heads", [1, 2, 3])
+def test_autoint(heads: int) -> None:
+    layer = randomised(FieldAttention(D, heads))
+    assert isinstance(layer, FieldAttention)
+    with torch.no_grad():
+        layer.maps *= 0.3  # softmax over raw scores of random maps would be one-hot
+    assert_equal_with_gradients(layer, lambda fields: slow_attention(layer, fields))
+    config = AutoIntConfig(dim=D, heads=heads, attention_layers=1, layers=LAYERS)
+    whole = randomised(AutoIntInteractions(F, config))
+    assert isinstance(whole, AutoIntInteractions)
+    with torch.no_grad():
+        whole.attention[0].maps *= 0.3
+
+    def slow(fields: Tensor) -> Tensor:
+        assert whole.deep is not None
+        parts = [flat(slow_attention(whole.attention[0], fields)), slow_deep(whole.deep, flat(fields))]  # type: ignore[arg-type]
+        return dot(whole.out.weight[0], torch.cat(parts))
+
+    assert_equal_with_gradients(whole, slow)
+
+
+def test_afm_with_even_attention_is_fm() -> None:
+    module = AFMInteractions(F, AFMConfig(dim=D)).double().eval()
+    nn.init.zeros_(module.score.weight)
+    vectors = numbers(B, F, D)
+    torch.testing.assert_close(module(vectors), PairSum()(vectors))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: AutoIntConfig(dim=6, heads=4), "heads must divide dim, found 4 heads and dim 6"),
+        (lambda: XDeepFMConfig(cin_layers=(5, 4)), "split_half needs even cin_layers, found 5"),
+    ],
+)
+def test_impossible_sizes_are_refused(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.3, 0.5, 0.9])
+def test_dropout_keeps_the_mean_and_drops_its_share(probability: float) -> None:
+    torch.manual_seed(0)
+    inputs = torch.ones(500, 801, requires_grad=True)
+    out = drop(inputs, probability, training=True)
+    values = out.unique().tolist()
+    assert values == pytest.approx([0, 1 / (1 - probability)], rel=1e-4)
+    error = math.sqrt(probability * (1 - probability) / out.numel())
+    assert (out == 0).double().mean().item() == pytest.approx(probability, abs=5 * error)
+    assert (out[:, :400] == 0).double().mean(0).std().item() == pytest.approx(error * math.sqrt(801), rel=0.2)
+    (out * 3).sum().backward()
+    assert inputs.grad is not None and inputs.grad.equal(3 * out.detach())
+    assert not drop(inputs, probability, training=True).equal(out), "another call, another mask"
+    assert drop(inputs, probability, training=False) is inputs

@@ -1,0 +1,81 @@
+"""A rating recipe: same run, other judgement."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy import stats
+
+from tandemrec.errors import InputError
+from tandemrec.experiment.recipe import load_recipe
+from tandemrec.experiment.run import Run, judge_again, run
+from tandemrec.recommender import RatingPredictor
+from tandemrec.report.segments import segment_tables
+
+RECIPE = Path(__file__).parent / "rating.yaml"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("rating")
+    run(load_recipe(RECIPE), folder / "run", store=folder / "store")
+    return folder / "run", folder / "store"
+
+
+def test_the_leaderboard_starts_with_the_smallest_error(finished: tuple[Path, Path]) -> None:
+    results = json.loads((finished[0] / "results.json").read_text())
+    values = [row["metrics"]["rmse"]["mean"] for row in results["leaderboard"]]
+    assert values == sorted(values) and set(results["leaderboard"][0]["metrics"]) == {"rmse", "mae"}
+    frame = pl.read_parquet(finished[0] / "per_user.parquet")
+    squared = {name: frame.filter(pl.col("system") == name)["squared_error"].to_numpy() for name in ("FM", "Biases")}
+    for row in results["leaderboard"]:
+        assert np.sqrt(squared[row["system"]].mean()) == pytest.approx(row["metrics"]["rmse"]["mean"], rel=1e-6)
+    fm = next(row for row in results["leaderboard"] if row["system"] == "FM")
+    expected = stats.ttest_rel(squared["FM"], squared["Biases"]).pvalue
+    assert results["evaluation"]["reference"] == "Biases"
+    assert fm["against_reference"]["rmse"]["p_value"] == pytest.approx(expected)
+    assert "seconds" not in (finished[0] / "results.json").read_text()
+
+
+def test_errors_by_activity_and_popularity_are_shown(finished: tuple[Path, Path]) -> None:
+    opened = Run.open(finished[0])
+    titles = [str(table.title) for table in segment_tables(opened.results)]
+    assert titles == ["RMSE by user activity (training ratings)", "RMSE by item popularity (training ratings)"]
+    report = (finished[0] / "report.md").read_text()
+    assert all(f"## {title}" in report for title in titles)
+    assert "p against Biases" in report and "1,000 ratings" in report
+
+
+def test_judging_again_sorts_by_another_error_and_cuts_other_groups(finished: tuple[Path, Path]) -> None:
+    results = judge_again(Run.open(finished[0]), ["headline=mae", "groups=2", "reference=FM"], store=finished[1])
+    values = [row["metrics"]["mae"]["mean"] for row in results["leaderboard"]]
+    assert values == sorted(values)
+    assert len(results["leaderboard"][0]["segments"]["user activity"]) == 2
+    own = next(row for row in results["leaderboard"] if row["system"] == "FM")["against_reference"]["mae"]
+    assert own["p_value"] == 1
+
+
+def test_recommendations_are_the_best_rated_new_items(finished: tuple[Path, Path]) -> None:
+    opened = Run.open(finished[0])
+    assert isinstance(opened.model("FM"), RatingPredictor)
+    history, ranking = opened.recommend("17", 5, "FM")
+    assert ranking["score"].is_sorted(descending=True) and ranking["rank"].to_list() == [1, 2, 3, 4, 5]
+    assert not set(history) & set(ranking["title"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("models.EASE.model=ease", "the model 'EASE' is for ranking, but the evaluation is of rating"),
+        ("evaluation.task=ranking", "the model 'Biases' is for rating, but the evaluation is of ranking"),
+        ("evaluation.reference=Nobody", "evaluation.reference must be one of Biases, FM, found 'Nobody'"),
+        ("evaluation.group=3", "key 'evaluation': unknown key 'group'; did you mean 'groups'"),
+        ("evaluation.groups=0", r"key 'evaluation\.groups': input should be greater than or equal to 1, found 0"),
+        ("evaluation.task=guess", "key 'evaluation': .*'guess'"),
+    ],
+)
+def test_mistakes_are_named(override: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_recipe(RECIPE, [override])
