@@ -119,6 +119,24 @@ class SASRecModule(SequenceModule):
         out: Tensor = self.last_norm(hidden)
         return out
 
+    def states(self, rows: Ragged) -> Tensor:
+        """States (N, D) of all N items, row after row, each from that item and those before it; no row is empty."""
+        hidden_BTD: Tensor = self(_left_aligned(rows, self.item.weight.device))
+        real_BT = torch.arange(hidden_BTD.shape[1]) < torch.from_numpy(rows.lengths)[:, None]
+        return hidden_BTD[real_BT.to(hidden_BTD.device)]
+
+    def last(self, rows: Ragged) -> Tensor:
+        """States (B, D) that tell what follows each row; no row is empty."""
+        return self.states(rows)[torch.from_numpy(np.cumsum(rows.lengths) - 1).to(self.item.weight.device)]
+
+    def item_table(self) -> Tensor:
+        """Vectors (I, D) that states are compared with."""
+        return self.item.weight
+
+    def item_bias(self) -> Tensor | None:
+        """What is added to every item's score (I,); nothing here."""
+        return None
+
 
 class SASRec(SequenceModel[SASRecConfig, SASRecModule]):
     """Scores items by the inner product of the last hidden state of a history with the item table."""
