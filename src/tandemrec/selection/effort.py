@@ -109,8 +109,8 @@ def chosen_matrices(model: nn.Module, config: EffortConfig) -> list[nn.Linear]:
         found = value[-1:]
     if not found:
         raise InputError(
-            f"key 'effort.matrices': '{config.matrices}' finds no matrix in the language model; put an adapter on it or "
-            "name the matrices by 'modules'"
+            f"key 'effort.matrices': '{config.matrices}' finds no matrix in the language model; put an adapter on it "
+            "or name the matrices by 'modules'"
         )
     return found
 
