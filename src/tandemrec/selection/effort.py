@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -123,15 +123,21 @@ def _square_norms(scorer: CompletionScorer, packed: Packed, chosen: list[nn.Line
     if config.reduction == "mean":
         values_N = values_N / counts_B.repeat_interleave(counts_B)
     slopes = torch.autograd.grad(-values_N.sum(), [call.output for call in calls])
-    place_BT = None if packed.causal else _places(packed)
+    by_sample = _regrouping(packed)
     total_B = torch.zeros(len(counts_B), device=values_N.device)
     for call, slope in zip(calls, slopes, strict=True):
-        total_B += weight_square_norms(_by_sample(call.input, place_BT), _by_sample(slope, place_BT))
+        total_B += weight_square_norms(by_sample(call.input), by_sample(slope))
     return total_B
 
 
-def _places(packed: Packed) -> Tensor:
-    """Flat places (B, T) of the tokens of every example; R · T where it has no more."""
+def _regrouping(packed: Packed) -> Callable[[Tensor], Tensor]:
+    """Brings what rows hold, (R, T, D), to one row a sample in float32, (B, T', D) with zeros or padding behind.
+
+    Padding needs no mask: nothing depends on it, so its slopes are 0.
+    """
+    if packed.causal:
+        order_B = torch.argsort(packed.example_RT[:, 0])
+        return lambda rows_RTD: rows_RTD.detach()[order_B].float()
     example = packed.example_RT.flatten()
     n, size = len(packed.counts_BC), len(example)
     counts = torch.bincount(example, minlength=n + 1)[1:]
@@ -139,16 +145,13 @@ def _places(packed: Packed) -> Tensor:
     first = torch.cumsum(counts, 0) - counts
     order = torch.argsort(example, stable=True)[size - int(counts.sum()) :]
     place = (first[:, None] + within).clamp(max=len(order) - 1)
-    return torch.where(within < counts[:, None], order[place], size)
+    place_BT = torch.where(within < counts[:, None], order[place], size)
 
+    def regroup(rows_RTD: Tensor) -> Tensor:
+        flat = rows_RTD.detach().flatten(0, 1).float()
+        return torch.cat([flat, flat.new_zeros(1, flat.shape[1])])[place_BT]
 
-def _by_sample(rows_RTD: Tensor, place_BT: Tensor | None) -> Tensor:
-    """Tokens of every sample in a row of its own (B, T, D) float32, zeros behind them."""
-    values = rows_RTD.detach().float()
-    if place_BT is None:
-        return values
-    flat = values.flatten(0, 1)
-    return torch.cat([flat, flat.new_zeros(1, flat.shape[1])])[place_BT]
+    return regroup
 
 
 @contextmanager

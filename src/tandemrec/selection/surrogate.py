@@ -183,7 +183,7 @@ class Surrogate(nn.Module):
             items = np.concatenate([items, samples.negatives[places]], 1)
         inputs = Ragged(rows.values, rows.starts, rows.stops - 1)
         owner = np.repeat(np.arange(len(chosen)), counts)
-        weight = (1.0 / counts)[owner].astype(np.float32)
+        weight = (1.0 / counts)[owner]
         dtype = self.sequence_network.item_table().dtype
         return Batch(
             inputs,
