@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -72,6 +73,27 @@ def effort(lm: LanguageModel, prompted: Prompted, config: EffortConfig) -> Float
             squares[rows] = _square_norms(scorer, packed.to(lm.device), chosen, config).double().cpu().numpy()
     norms: FloatArray = np.sqrt(squares)
     return norms
+
+
+@dataclass(frozen=True)
+class LanguageModelEffort:
+    """Effort of a language model on examples.
+
+    Attributes:
+        lm: the model.
+        titles: of all items.
+        prompt: how a history becomes a question.
+        config: matrices and loss.
+    """
+
+    lm: LanguageModel
+    titles: Sequence[str]
+    prompt: PromptConfig
+    config: EffortConfig
+
+    def __call__(self, examples: Examples) -> FloatArray:
+        """(B,); see `effort`."""
+        return effort(self.lm, prompted_examples(self.lm, examples, self.titles, self.prompt), self.config)
 
 
 def prompted_examples(lm: LanguageModel, examples: Examples, titles: Sequence[str], config: PromptConfig) -> Prompted:

@@ -195,9 +195,13 @@ class Surrogate(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Scores a loss looks at: (N, 1 + K) of target and negatives, or (N, I) of all items."""
+        items_NK = batch.items_NK if self.config.loss == "bce" else None
+        return item_scores(self.sequence_network, self.states(batch.inputs), items_NK)
+
+    def states(self, inputs: Ragged) -> Tensor:
+        """States (N, D) at the positions whose next item is a target."""
         network = self.sequence_network
-        states_ND = network.last(batch.inputs) if self.config.positions == "last" else network.states(batch.inputs)
-        return item_scores(network, states_ND, batch.items_NK if self.config.loss == "bce" else None)
+        return network.last(inputs) if self.config.positions == "last" else network.states(inputs)
 
     def scores(self, batch: Batch, parameters: Mapping[str, Tensor]) -> Tensor:
         """`forward` with all parameters replaced (names as of the network)."""

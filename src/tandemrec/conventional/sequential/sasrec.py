@@ -112,7 +112,8 @@ class SASRecModule(SequenceModule):
 
     def forward(self, items_BT: Tensor) -> Tensor:
         """Hidden states (B, T, D): the state at position t has seen items 0…t."""
-        hidden = self.embed(items_BT) * self.scale + self.position.weight[: items_BT.shape[1]]
+        places_T = torch.arange(items_BT.shape[1], device=items_BT.device)
+        hidden = self.embed(items_BT) * self.scale + self.position(places_T)
         hidden = F.dropout(hidden, self.dropout, self.training)
         for block in self.blocks:
             hidden = block(hidden)
