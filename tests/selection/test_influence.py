@@ -260,6 +260,35 @@ def test_lissa_comes_near_conjugate_gradients(network: SASRecModule, examples: E
     assert exact.solution.residual < 1e-5 < near.solution.residual < 1
 
 
+@pytest.mark.parametrize("positions", ["all", "last"])
+def test_kept_factors_change_nothing(network: SASRecModule, positions: Any) -> None:
+    """A room for none, some or all of the factors, and a network whose positions are mixed further up."""
+    examples, found = random_examples(40), []
+    surrogate = Surrogate(network, LONGEST, SurrogateConfig(negatives=2, micro_batch_tokens=20, positions=positions))
+    block, samples = Block.of(network, BlockConfig()), surrogate.samples(examples, 0)
+    for room in (0, 20_000, 1 << 30):
+        curvature = Curvature(surrogate, block, samples, "gauss-newton", room)
+        assert curvature.factored
+        v = curvature.gradient()
+        found.append(torch.cat([v, curvature.product(v), torch.from_numpy(curvature.directional(v))]))
+        assert 0 <= curvature.room <= room
+        assert (curvature.room < room) == (room > 0)
+    torch.testing.assert_close(found[0], found[1])
+    torch.testing.assert_close(found[0], found[2])
+    streamed = Curvature(surrogate, block, samples, "gauss-newton")
+    streamed._linear = None
+    v = streamed.gradient()
+    again = torch.cat([v, streamed.product(v), torch.from_numpy(streamed.directional(v))])
+    torch.testing.assert_close(found[0], again)
+
+
+def test_positions_that_mix_have_no_factors(network: SASRecModule, examples: Examples) -> None:
+    surrogate = Surrogate(network, LONGEST, SurrogateConfig())
+    block = Block.of(network, BlockConfig(parameters="modules", modules=("blocks.0.out.weight",)))
+    assert not Curvature(surrogate, block, surrogate.samples(examples, 0), "gauss-newton").factored
+    check(network, examples, ["blocks.0.out.weight"], "gauss-newton")
+
+
 def test_mean_diagonal_damping_follows_the_trace(network: SASRecModule, examples: Examples) -> None:
     surrogate = Surrogate(network, LONGEST, SurrogateConfig())
     block = Block.of(network, BlockConfig())

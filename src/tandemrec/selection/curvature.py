@@ -5,36 +5,78 @@ The risk is L(θ) = 1/n Σ_s L_s(θ), L_s the mean loss of the targets of sample
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tandemrec.selection.block import Block
+from tandemrec.selection.directional import directional_losses
+from tandemrec.selection.factors import Factors, factored_map, factors_of
 from tandemrec.selection.forward_mode import along_direction
+from tandemrec.selection.selector import FloatArray
 from tandemrec.selection.surrogate import Batch, Samples, Surrogate
 
 CurvatureKind = Literal["gauss-newton", "hessian"]
 
 
 class Curvature:
-    """Products of a parameter vector with the Hessian of the risk, or with its Gauss–Newton part.
+    """Gradients of the risk and products of a parameter vector with its Hessian, or with its Gauss–Newton part.
 
-    Nothing is kept from batch to batch but the sum, so memory does not grow with the number of samples.
+    From batch to batch nothing is kept but sums and, where the block is a linear map that `factors` knows, its factors
+    up to `cache_bytes`; what does not fit is computed again. So memory does not grow with the number of samples.
     """
 
-    def __init__(self, surrogate: Surrogate, block: Block, samples: Samples, kind: CurvatureKind) -> None:
+    def __init__(
+        self, surrogate: Surrogate, block: Block, samples: Samples, kind: CurvatureKind, cache_bytes: int = 0
+    ) -> None:
         self.surrogate, self.block, self.samples, self.kind = surrogate, block, samples, kind
+        self.groups = surrogate.groups(samples)
+        self.room = cache_bytes
+        self._cache: dict[int, Factors] = {}
+        self._linear = factored_map(surrogate, block)
+        if self._linear is not None and self.groups:
+            longest = surrogate.batch(samples, self.groups[-1])
+            if factors_of(surrogate, self._linear, block, longest, check=True) is None:
+                self._linear = None
+
+    @property
+    def factored(self) -> bool:
+        """Whether the block's gradients are known as sums of outer products, see `factors`."""
+        return self._linear is not None
 
     def gradient(self) -> Tensor:
         """∇L, (P,) float64."""
-        return self._mean(self._gradient(batch) for batch in self.surrogate.batches(self.samples))
+        total = self._zero()
+        for number in range(len(self.groups)):
+            part = self._factors(number)
+            total += self._gradient(self._batch(number)) if part is None else self.block.flat([part.gradient()]).cpu()
+        return total / len(self.samples)
 
     def product(self, vector_P: Tensor) -> Tensor:
         """H·v, (P,) float64; with `gauss-newton` Σ Jᵀ ∇²ℓ J v, which is never indefinite."""
-        return self._mean(self.batch_product(batch, vector_P) for batch in self.surrogate.batches(self.samples))
+        total, direction = self._zero(), list(self._named(vector_P).values())
+        for number in range(len(self.groups)):
+            part = self._factors(number) if self.kind == "gauss-newton" else None
+            if part is None:
+                total += self.batch_product(self._batch(number), vector_P)
+            else:
+                total += self.block.flat([part.product(direction[0])]).cpu()
+        return total / len(self.samples)
+
+    def directional(self, vector_P: Tensor) -> FloatArray:
+        """hᵀ∇L(s) of every sample, (S,), in one pass; 0 for samples without targets."""
+        scores, direction = np.zeros(len(self.samples)), self._named(vector_P)
+        for number, group in enumerate(self.groups):
+            part = self._factors(number)
+            if part is None:
+                values = directional_losses(self.surrogate, self.block, self._batch(number), direction)
+            else:
+                values = part.directional(next(iter(direction.values())))
+            scores[group] = values.double().cpu().numpy()
+        return scores
 
     def mean_diagonal(self, probes: int, seed: int) -> float:
         """Trace / P, estimated from random signs (Hutchinson)."""
@@ -63,16 +105,29 @@ class Curvature:
                 )
                 bent = self.surrogate.curvature(scores.detach(), change.detach(), batch) * batch.weight_N[:, None]
                 product = torch.autograd.grad(scores, values, bent, materialize_grads=True)
-        return self.block.flat(product)
+        return self.block.flat(product).cpu()
 
     def _gradient(self, batch: Batch) -> Tensor:
         chosen, fixed = self.block.divide(self.surrogate.network)
         values = tuple(chosen.values())
         loss = self.surrogate.losses(self.surrogate.scores(batch, chosen | fixed), batch) @ batch.weight_N
-        return self.block.flat(torch.autograd.grad(loss, values, materialize_grads=True))
+        return self.block.flat(torch.autograd.grad(loss, values, materialize_grads=True)).cpu()
 
-    def _mean(self, parts: Iterable[Tensor]) -> Tensor:
-        total = torch.zeros(self.block.size, dtype=torch.float64)
-        for part in parts:
-            total += part.cpu()
-        return total / len(self.samples)
+    def _factors(self, number: int) -> Factors | None:
+        """Of a group; kept while there is room. None where there are none."""
+        if self._linear is None or number in self._cache:
+            return self._cache.get(number)
+        part = factors_of(self.surrogate, self._linear, self.block, self._batch(number), check=False)
+        if part is not None and part.size() <= self.room:
+            self._cache[number] = part
+            self.room -= part.size()
+        return part
+
+    def _batch(self, number: int) -> Batch:
+        return self.surrogate.batch(self.samples, self.groups[number])
+
+    def _named(self, vector_P: Tensor) -> dict[str, Tensor]:
+        return self.block.tensors(vector_P, self.surrogate.sequence_network.item_table())
+
+    def _zero(self) -> Tensor:
+        return torch.zeros(self.block.size, dtype=torch.float64)

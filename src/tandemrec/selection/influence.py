@@ -10,14 +10,12 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from tandemrec.data.examples import Examples
 from tandemrec.recommender import Config
 from tandemrec.selection.block import Block, BlockConfig
-from tandemrec.selection.capture import captured
 from tandemrec.selection.curvature import Curvature, CurvatureKind
-from tandemrec.selection.forward_mode import along_direction
 from tandemrec.selection.selector import FloatArray
 from tandemrec.selection.solver import (
     ConjugateGradientsConfig,
@@ -26,7 +24,7 @@ from tandemrec.selection.solver import (
     conjugate_gradients,
     lissa,
 )
-from tandemrec.selection.surrogate import Batch, Samples, Surrogate
+from tandemrec.selection.surrogate import Surrogate
 
 SolverConfig = Annotated[ConjugateGradientsConfig | LissaConfig, Field(discriminator="method")]
 
@@ -48,6 +46,10 @@ class InfluenceConfig(Config):
 
     solver: SolverConfig = ConjugateGradientsConfig()
     """How (H + μI)⁻¹ v is found."""
+
+    cache_mebibytes: int = Field(512, ge=0)
+    """Most memory for what is kept of every position from product to product; the rest is computed again. 0: nothing
+    is kept."""
 
 
 @dataclass(frozen=True)
@@ -94,78 +96,17 @@ def influence(
 
     samples = surrogate.samples(examples, seed)
     block = Block.of(surrogate.network, config.block)
-    curvature = Curvature(surrogate, block, samples, config.curvature)
-    judged = samples if risk is None else surrogate.samples(risk, seed)
-    gradient = Curvature(surrogate, block, judged, config.curvature).gradient()
+    curvature = Curvature(surrogate, block, samples, config.curvature, config.cache_mebibytes << 20)
+    if risk is None:
+        gradient = curvature.gradient()
+    else:
+        gradient = Curvature(surrogate, block, surrogate.samples(risk, seed), config.curvature).gradient()
     lap("gradient")
     solution = _solve(curvature, gradient, config, seed)
     lap("solve")
-    scores = directional(surrogate, block, samples, solution.vector_P) / len(samples)
+    scores = curvature.directional(solution.vector_P) / len(samples)
     lap("scores")
     return Influence(scores, solution, block.size, seconds)
-
-
-def directional(surrogate: Surrogate, block: Block, samples: Samples, vector_P: Tensor) -> FloatArray:
-    """hᵀ∇L(s) of every sample, (S,), in one pass; 0 for samples without targets.
-
-    Where all of the block lies in linear maps that see one row a sample, Σ_t δ_tᵀ h c_t from one backward pass for the
-    whole batch; else the forward-mode derivative of all losses in the direction h.
-    """
-    total = torch.zeros(len(samples), dtype=torch.float64)
-    linear = linear_maps(surrogate.network, block)
-    for batch in surrogate.batches(samples):
-        values = _contracted(surrogate, block, linear, batch, vector_P) if linear else None
-        if values is None:
-            values = _forward_mode(surrogate, block, batch, vector_P)
-        total[batch.samples.cpu()] = values.double().cpu()
-    return total.numpy()
-
-
-def linear_maps(network: nn.Module, block: Block) -> dict[str, nn.Linear]:
-    """The linear maps that hold the block, by name; none if some of it lies elsewhere."""
-    found = {}
-    modules = dict(network.named_modules())
-    for name in block.names:
-        owner = modules[name.rpartition(".")[0]]
-        if not isinstance(owner, nn.Linear):
-            return {}
-        found[name.rpartition(".")[0]] = owner
-    return found
-
-
-def _contracted(
-    surrogate: Surrogate, block: Block, linear: dict[str, nn.Linear], batch: Batch, vector_P: Tensor
-) -> Tensor | None:
-    """None if a map was not called with one row a sample."""
-    chosen, fixed = block.divide(surrogate.network)
-    with captured(list(linear.values())) as calls:
-        losses = surrogate.losses(surrogate.scores(batch, chosen | fixed), batch)
-    n = len(batch.samples)
-    if {call.module for call in calls} != set(linear.values()) or any(len(call.input) != n for call in calls):
-        return None
-    slopes = torch.autograd.grad(losses @ batch.weight_N, [call.output for call in calls])
-    direction = block.tensors(vector_P, losses)
-    names = {module: name for name, module in linear.items()}
-    total = losses.new_zeros(n)
-    for call, slope in zip(calls, slopes, strict=True):
-        weight, bias = (direction.get(f"{names[call.module]}.{part}") for part in ("weight", "bias"))  # type: ignore[index]
-        if weight is not None:
-            total += (slope * (call.input.detach() @ weight.T)).flatten(1).sum(1)
-        if bias is not None:
-            total += (slope * bias).flatten(1).sum(1)
-    return total
-
-
-def _forward_mode(surrogate: Surrogate, block: Block, batch: Batch, vector_P: Tensor) -> Tensor:
-    fixed = {name: parameter.detach() for name, parameter in surrogate.network.named_parameters()}
-    point = {name: fixed.pop(name) for name in block.names}
-    direction = block.tensors(vector_P, next(iter(point.values())))
-    with torch.no_grad():
-        _, change_N = along_direction(
-            lambda duals: surrogate.losses(surrogate.scores(batch, fixed | duals), batch), point, direction
-        )
-    total = change_N.new_zeros(len(batch.samples))
-    return total.index_add(0, batch.owner_N, change_N * batch.weight_N)
 
 
 def _solve(curvature: Curvature, gradient_P: Tensor, config: InfluenceConfig, seed: int) -> Solution:

@@ -160,17 +160,19 @@ class Surrogate(nn.Module):
             negatives = drawn.reshape(-1, self.config.negatives)
         return Samples(rows, counts, negatives)
 
-    def batches(self, samples: Samples) -> Iterator[Batch]:
-        """All samples with targets, in groups of nearly equal length: little is padding."""
+    def groups(self, samples: Samples) -> list[IntArray]:
+        """Numbers of all samples with targets, the shortest first, in groups of nearly equal length."""
         tokens = self.config.micro_batch_tokens
         if self.config.loss == "softmax":
             tokens = max(1, min(tokens, GROUP_LOGITS // self.n_items))
         inputs = np.maximum(samples.rows.lengths - 1, 0)
         order = np.argsort(inputs, kind="stable")
         order = order[samples.counts[order] > 0]
-        if len(order):
-            for chosen in cut_by_tokens(order, inputs[order], tokens):
-                yield self.batch(samples, chosen)
+        return cut_by_tokens(order, inputs[order], tokens) if len(order) else []
+
+    def batches(self, samples: Samples) -> Iterator[Batch]:
+        """All samples with targets, group by group."""
+        return (self.batch(samples, group) for group in self.groups(samples))
 
     def batch(self, samples: Samples, chosen: IntArray) -> Batch:
         """The samples of these numbers, each with a target."""
