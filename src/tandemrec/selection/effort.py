@@ -19,7 +19,7 @@ from tandemrec.llm.model import LanguageModel
 from tandemrec.llm.objectives import Prompted
 from tandemrec.llm.packing import Packed, pack
 from tandemrec.llm.prompts import PromptConfig, answer_tokens, prompt_tokens
-from tandemrec.llm.recommenders.bigrec import MAX_ANSWER
+from tandemrec.llm.recommenders.writer import MAX_ANSWER
 from tandemrec.llm.scoring import CompletionScorer
 from tandemrec.recommender import Config
 from tandemrec.selection.capture import captured
