@@ -20,6 +20,10 @@ from tandemrec.experiment.bundled import read_recipe
 from tandemrec.experiment.models import ModelConfig
 from tandemrec.llm.recommenders.writer import WriterConfig
 from tandemrec.recommender import Config
+from tandemrec.selection.config import SelectionConfig
+
+TAGS = ("format", "protocol", "model", "build", "loss", "kind", "selector", "method")
+"""Keys whose values tell the members of a union apart."""
 
 
 class Recipe(Config):
@@ -49,6 +53,9 @@ class Recipe(Config):
     evaluation: EvaluationConfig = EvaluationConfig()
     """How they are judged."""
 
+    selection: SelectionConfig | None = None
+    """Which training examples `tandem select` chooses; `tandem run` does without."""
+
     @field_validator("models")
     @classmethod
     def _names_are_file_names(cls, models: dict[str, ModelConfig]) -> dict[str, ModelConfig]:
@@ -73,6 +80,20 @@ class Recipe(Config):
                     f"the model '{name}' ({config.model}) cannot learn from '{teacher}' ({self.models[teacher].model})"
                 )
         self.training_order()
+        return self
+
+    @model_validator(mode="after")
+    def _selection_names_models(self) -> Self:
+        if self.selection is not None:
+            for key in ("surrogate", "language_model"):
+                name = getattr(self.selection, key)
+                if name is not None and name not in self.models:
+                    raise ValueError(
+                        f"the selection's {key} '{name}' is no model of the recipe; there are: {', '.join(self.models)}"
+                    )
+            writer = self.selection.language_model
+            if writer is not None and not isinstance(self.models[writer], WriterConfig):
+                raise ValueError(f"the selection's language_model '{writer}' is no model that writes titles")
         return self
 
     def training_order(self) -> list[str]:
@@ -162,7 +183,14 @@ def _key_path(location: tuple[int | str, ...], tree: Any) -> str:
 
 def _tag(tree: Any) -> str | None:
     return (
-        next((str(tree[key]) for key in ("format", "protocol", "model", "build", "loss", "kind") if key in tree), None)
+        next(
+            (
+                str(tree[key])
+                for key in ("format", "protocol", "model", "build", "loss", "kind", "selector")
+                if key in tree
+            ),
+            None,
+        )
         if isinstance(tree, Mapping)
         else None
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,6 +151,10 @@ class Stages:
             "code": code_version("evaluation", "recommender.py"),
         }
         return self._get(f"evaluate:{name}", depends, make)
+
+    def extra(self, stage: str, depends: Mapping[str, Any], make: Callable[[Path, Path], Any]) -> Artifact:
+        """A stage of a verb other than `run`."""
+        return self._get(stage, depends, make)
 
     def _distilled(self, config: Config, split: Split, cut: Artifact) -> Artifact | None:
         """What the teacher itself answers to the training prompts."""

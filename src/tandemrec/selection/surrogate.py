@@ -18,7 +18,8 @@ from torch.func import functional_call
 
 from tandemrec.conventional.sequential.batches import NegativeSampler, cut_by_tokens
 from tandemrec.data.examples import Examples, IntArray, ItemArray, Ragged
-from tandemrec.recommender import Config
+from tandemrec.errors import InputError
+from tandemrec.recommender import Config, Recommender
 
 GROUP_LOGITS = 1 << 23
 """Full softmax holds about that many logits at once: 32 MB in float32."""
@@ -64,13 +65,6 @@ class SequenceNetwork(Protocol):
     def item_bias(self) -> Tensor | None:
         """What is added to every item's score (I,), if anything."""
         ...
-
-
-class _Fitted(Protocol):
-    """What is needed of a fitted sequence model."""
-
-    @property
-    def module(self) -> nn.Module | None: ...
 
 
 @dataclass(frozen=True)
@@ -119,15 +113,20 @@ class Surrogate(nn.Module):
         self.network, self.max_length, self.config = network.eval(), max_length, config
 
     @classmethod
-    def of(cls, model: _Fitted, config: SurrogateConfig | None = None) -> Self:
+    def of(cls, model: Recommender, config: SurrogateConfig | None = None) -> Self:
         """Over a fitted sequence model.
 
         Raises:
+            InputError: if it is no sequence model.
             RuntimeError: if it has not been fitted.
         """
-        if model.module is None:
-            raise RuntimeError(f"{type(model).__name__} must be fitted or loaded first")
-        return cls(model.module, int(model.config.max_length), config or SurrogateConfig())  # type: ignore[attr-defined]
+        name, network = type(model).__name__, getattr(model, "module", None)
+        if network is None and hasattr(model, "module"):
+            raise RuntimeError(f"{name} must be fitted or loaded first")
+        if not isinstance(network, nn.Module) or not hasattr(network, "states"):
+            raise InputError(f"{name} cannot be a surrogate: it is no sequence model")
+        max_length: int = model.config.max_length  # type: ignore[attr-defined]
+        return cls(network, max_length, config or SurrogateConfig())
 
     @property
     def sequence_network(self) -> SequenceNetwork:

@@ -117,7 +117,7 @@ class Retraining:
         """Train on the users of the kept samples; the mean loss."""
         model = self.make()
         model.fit(without_others(self.split, self.examples.user[kept]), seed=seed)
-        return mean_loss(Surrogate.of(model, self.config), self.risk)  # type: ignore[arg-type]
+        return mean_loss(Surrogate.of(model, self.config), self.risk)
 
 
 def without_others(split: Split, users: IntArray | ItemArray) -> Split:
