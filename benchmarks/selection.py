@@ -220,7 +220,7 @@ def main() -> None:
         run_child(arguments.way, arguments.users, arguments.folder, arguments.lm, arguments.slice)
         return
     split = games()
-    users, texts, slice_size = (2_000, 200, 50) if arguments.quick else (len(split.train), 4_000, 400)
+    users, texts, slice_size = (2_000, 200, 50) if arguments.quick else (len(split.train), 2_000, 300)
     epochs = 1 if arguments.quick else arguments.epochs
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -230,7 +230,7 @@ def main() -> None:
             for part, total in (("influence", users), ("effort", texts))
         }
         usual_influence = measure("influence-usual", users, folder, arguments.lm, slice_size)
-        usual_effort = measure("effort-usual", texts // 8, folder, arguments.lm)
+        usual_effort = measure("effort-usual", texts // 10, folder, arguments.lm)
     found = {
         "influence": (sizes["influence"][users], usual_influence),
         "effort": (sizes["effort"][texts], usual_effort),
