@@ -83,6 +83,45 @@ def test_grand_with_biases_and_an_untied_table(examples: Examples, loss: Any) ->
     np.testing.assert_allclose(found[samples.counts > 0], expected, rtol=1e-9)
 
 
+class Masked(Biased):
+    """One table for input and output with a row more than there are items, as masked models have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.item = nn.Embedding(N_ITEMS + 1, 4).double()
+        del self.table
+
+    def last(self, rows: Ragged) -> Tensor:
+        longer = Ragged.from_lists([[*row.tolist(), N_ITEMS] for row in rows])
+        return self.states(longer)[torch.from_numpy(np.cumsum(longer.lengths) - 1)]
+
+    def item_table(self) -> Tensor:
+        return self.item.weight[:N_ITEMS]
+
+
+@pytest.mark.parametrize("loss", ["bce", "softmax"])
+def test_grand_with_a_mask_in_the_table(examples: Examples, loss: Any) -> None:
+    network = Masked()
+    surrogate = Surrogate(network, LONGEST, SurrogateConfig(loss=loss, positions="last"))
+    samples = surrogate.samples(examples, 0)
+    expected = []
+    for s in np.flatnonzero(samples.counts):
+        batch = surrogate.batch(samples, np.array([s]))
+        slopes = torch.autograd.grad(surrogate.losses(surrogate(batch), batch).sum(), list(network.parameters()))
+        expected.append(sum(float(g.square().sum()) for g in slopes) ** 0.5)
+    np.testing.assert_allclose(gradient_norms(surrogate, examples)[samples.counts > 0], expected, rtol=1e-9)
+
+
+def test_a_network_that_looks_ahead_needs_the_last_position() -> None:
+    class Ahead(Biased):
+        def forward(self, items_BT: Tensor) -> Tensor:
+            return super().forward(items_BT).flip(1)
+
+    with pytest.raises(InputError, match="Ahead reads a sequence from both ends"):
+        Surrogate(Ahead(), LONGEST, SurrogateConfig())
+    Surrogate(Ahead(), LONGEST, SurrogateConfig(positions="last"))
+
+
 def test_unknown_parameters_are_refused(examples: Examples) -> None:
     with pytest.raises(InputError, match="parameter 'scale' of Biased"):
         gradient_norms(Surrogate(Biased(stray=True), LONGEST, SurrogateConfig()), examples)

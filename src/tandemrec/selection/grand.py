@@ -77,7 +77,7 @@ def _square_norms(surrogate: Surrogate, batch: Batch, *, check: bool) -> Tensor:
     every_item = surrogate.config.loss == "softmax"
     scores = item_scores(network, states_ND, None if every_item else batch.items_NK)
     loss = surrogate.losses(scores, batch) @ batch.weight_N
-    table, bias = network.item_table(), network.item_bias()
+    table, bias = _whole(network.item_table()), network.item_bias()
     if check:
         _check(surrogate.network, loss, calls, [table] if bias is None else [table, bias])
     *slopes, at_scores = torch.autograd.grad(loss, [*(call.output for call in calls), scores])
@@ -90,7 +90,7 @@ def _square_norms(surrogate: Surrogate, batch: Batch, *, check: bool) -> Tensor:
             total_B += _module_norms(call, slope)
     sample_M, row_M, slope_MD = (torch.cat(parts) for parts in zip(*read, strict=True))
     if every_item:
-        slope_BTI = _padded(at_scores, batch)
+        slope_BTI = F.pad(_padded(at_scores, batch), (0, len(table) - at_scores.shape[1]))
         total_B += _dense_table_norms(slope_BTI, _padded(states_ND.detach(), batch), Use(sample_M, row_M, slope_MD))
         return total_B if bias is None else total_B + vector_square_norms(slope_BTI)
     owner_M = batch.owner_N.repeat_interleave(at_scores.shape[1])
@@ -101,6 +101,12 @@ def _square_norms(surrogate: Surrogate, batch: Batch, *, check: bool) -> Tensor:
     return total_B + row_square_norms(
         torch.cat([sample_M, owner_M]), torch.cat([row_M, items_M]), torch.cat([slope_MD, written_MD]), n, len(table)
     )
+
+
+def _whole(table: Tensor) -> Tensor:
+    """The parameter whose first rows the output compares states with; further rows may stand for a mask."""
+    base = table._base
+    return table if base is None or table.data_ptr() != base.data_ptr() else base
 
 
 class Use(NamedTuple):

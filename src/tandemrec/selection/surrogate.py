@@ -108,9 +108,16 @@ class Surrogate(nn.Module):
     """A sequence network in eval mode and its losses; the parameters may be replaced, see `scores`."""
 
     def __init__(self, network: nn.Module, max_length: int, config: SurrogateConfig) -> None:
-        """Over a trained network that reads at most `max_length` items."""
+        """Over a trained network that reads at most `max_length` items.
+
+        Raises:
+            InputError: if every position is to be a target, but the network's states have seen the items behind them.
+        """
         super().__init__()
         self.network, self.max_length, self.config = network.eval(), max_length, config
+        if config.positions == "all" and self._looks_ahead():
+            name = type(network).__name__
+            raise InputError(f"key 'loss.positions': {name} reads a sequence from both ends, expected 'last'")
 
     @classmethod
     def of(cls, model: Recommender, config: SurrogateConfig | None = None) -> Self:
@@ -142,6 +149,15 @@ class Surrogate(nn.Module):
     def device(self) -> torch.device:
         """Where the parameters are."""
         return self.sequence_network.item_table().device
+
+    @torch.no_grad()
+    def _looks_ahead(self) -> bool:
+        """Whether the first item's state changes with the second item."""
+        if self.max_length < 2 or self.n_items < 2:
+            return False
+        network = self.sequence_network
+        one, other = (network.states(Ragged.from_lists([[0, item]]))[0] for item in (0, 1))
+        return not torch.allclose(one, other, rtol=1e-4, atol=1e-6)
 
     def samples(self, examples: Examples, seed: int = 0) -> Samples:
         """The examples as sequences; negatives are drawn from `seed`, none of them met by the sample."""
