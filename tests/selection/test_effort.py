@@ -106,9 +106,19 @@ def test_last_value_projection_is_found(lm: LanguageModel) -> None:
     assert [parameter.requires_grad for parameter in lm.model.parameters()] == asked
 
 
+def test_without_adapters_the_last_value_projection_itself_counts(tiny: Callable[[str], str]) -> None:  # noqa: F811
+    lm, part = LanguageModel.load(tiny("llama")), prompted()
+    chosen = chosen_matrices(lm.model, EffortConfig())
+    assert chosen == [dict(lm.model.named_modules())["model.layers.1.self_attn.v_proj"]]
+    expected = one_by_one(lm, part, chosen, EffortConfig())
+    np.testing.assert_allclose(effort(lm, part, EffortConfig()), expected, rtol=1e-5)
+
+
 def test_models_without_the_matrices_are_refused(tiny: Callable[[str], str], lm: LanguageModel) -> None:  # noqa: F811
     with pytest.raises(InputError, match="put an adapter on it"):
-        effort(LanguageModel.load(tiny("llama")), prompted(2), EffortConfig())
+        effort(LanguageModel.load(tiny("llama")), prompted(2), EffortConfig(matrices="adapters"))
+    with pytest.raises(InputError, match="'last-value' finds no matrix"):
+        effort(LanguageModel.load(tiny("gpt2")), prompted(2), EffortConfig())
     with pytest.raises(InputError, match="'…nonsense'"):
         effort(lm, prompted(2), EffortConfig(matrices="modules", modules=("nonsense",)))
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tandemrec.errors import InputError
 from tandemrec.recommender import Config
 
-PROJECTIONS = ("out", "out_proj", "output", "o_proj", "dense")
+PROJECTIONS = ("out", "out_proj", "o_proj")
 """What attention output projections are called."""
 
 

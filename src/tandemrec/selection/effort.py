@@ -31,8 +31,8 @@ class EffortConfig(Config):
     """Which gradient, of which loss."""
 
     matrices: Literal["last-value", "adapters", "modules"] = "last-value"
-    """B of the adapter of the last layer's value projection, as in DEALRec's code: nothing below that layer is run
-    backwards; A and B of all adapters; or the weights of `modules`."""
+    """B of the adapter of the last layer's value projection, as in DEALRec's code (without adapters, that projection
+    itself): nothing below that layer is run backwards; A and B of all adapters; or the weights of `modules`."""
 
     modules: tuple[str, ...] = ()
     """Ends of names of linear maps, for `modules`: 'layers.31.mlp.down_proj', 'v_proj.lora_B.default'."""
@@ -128,7 +128,9 @@ def chosen_matrices(model: nn.Module, config: EffortConfig) -> list[nn.Linear]:
     else:
         after = {name: module for name, module in linear.items() if ".lora_B." in name}
         value = [module for name, module in after.items() if ".v_proj." in name] or list(after.values())
-        found = value[-1:]
+        found = (
+            value or [module for name, module in linear.items() if name.endswith((".v_proj", ".query_key_value"))]
+        )[-1:]
     if not found:
         raise InputError(
             f"key 'effort.matrices': '{config.matrices}' finds no matrix in the language model; put an adapter on it "
