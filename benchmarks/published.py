@@ -140,7 +140,7 @@ def render_benchmarks() -> str:
         "`claim=NAME ratio=X ours=S usual=S agree=MAXDIFF`; `make bench` runs them, `--quick` shrinks them. This "
         "page is written by `python benchmarks/published.py --render` from `benchmarks/results/*.json`.",
     ]
-    for name, section in {"ingest": _ingest, "decode": _decode, "grounding": _grounding}.items():
+    for name, section in {"ingest": _ingest, "decode": _decode, "grounding": _grounding, "selection": _selection}.items():
         path = Path(__file__).parent / "results" / f"{name}.json"
         parts += section(json.loads(path.read_text())) if path.exists() else []
     return "\n\n".join(parts) + "\n"
@@ -202,6 +202,45 @@ def _ratio(row: dict[str, Any]) -> str:
 def _machine(content: dict[str, Any]) -> str:
     machine = content["hardware"]
     return f"{machine['processor']}, {machine['cores']} cores; torch threads: {machine['torch_threads']}."
+
+
+def _selection(content: dict[str, Any]) -> list[str]:
+    """The section of `benchmarks/selection.py`."""
+    rows, costs = [], []
+    for part in ("influence", "effort"):
+        ours, usual = content[part]["ours"], content[part]["usual"]
+        seconds = (ours["seconds"], usual["scaled_seconds"])
+        rows.append(
+            [
+                part,
+                *(f"{value:,.1f} s" for value in seconds),
+                f"{seconds[1] / seconds[0]:.1f}",
+                f"{usual['differ']:.0e}",
+            ]
+        )
+        costs += [
+            [
+                part,
+                f"{int(size):,}",
+                f"{figures['seconds']:.1f} s",
+                f"{figures['peak_gib']:.2f} GiB",
+                f"{figures['data_gib']:.2f} GiB",
+            ]
+            for size, figures in content["sizes"][part].items()
+        ]
+    solved, machine = content["influence"]["ours"], content["hardware"]
+    return [
+        f"## influence and effort: the {content['users']:,} users of the published Amazon Games split",
+        "`python benchmarks/selection.py`. Influence on the risk of a SASRec (64 dimensions, two blocks, "
+        f"{content['epochs']} epochs of training, not counted), usual way: mean gradient, 5,000 steps of the published "
+        f"recursion, one backward pass a user, timed on {content['slice']} users and scaled. Effort of "
+        f"{content['lm']} with a fresh adapter on {content['texts']:,} users, usual way: one forward and backward pass "
+        f"a user, timed on {content['effort']['usual']['users']:,} users and scaled.",
+        table_of(["", "ours", "usual", "ratio", "largest difference"], rows),
+        f"Conjugate gradients: {solved['iterations']} products, residual {solved['residual']:.0e} at damping "
+        f"{solved['damping']:g}. {machine['cpu']}, {machine['cores']} cores, {content['threads']} threads.",
+        table_of(["ours", "users", "time", "peak memory", "of it before it began"], costs),
+    ]
 
 
 def main() -> None:

@@ -18,7 +18,6 @@ import gzip
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -190,7 +189,7 @@ def measure(way: str, users: int, folder: Path, lm_name: str, slice_size: int = 
 def run_child(way: str, users: int, folder: Path, lm_name: str, slice_size: int) -> None:
     """What `measure` starts: the way, its times and its peak memory beyond what the data take."""
     split = games()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_gib()
     kind, _, side = way.partition("-")
     out = folder / f"{kind}.npz"
     if kind == "influence":
@@ -201,8 +200,13 @@ def run_child(way: str, users: int, folder: Path, lm_name: str, slice_size: int)
         )
     else:
         figures = {"ours": effort_ours, "usual": effort_usual}[side](split, lm_name, users, out)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({**figures, "peak_gib": peak / 2**20, "data_gib": before / 2**20}))
+    print(json.dumps({**figures, "peak_gib": peak_gib(), "data_gib": before}))
+
+
+def peak_gib() -> float:
+    """Peak memory of this process. `getrusage` would begin with that of the process that started it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**20
 
 
 def main() -> None:
@@ -210,7 +214,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="2,000 users and one epoch")
     parser.add_argument("--epochs", type=int, default=10, help="of the surrogate")
-    parser.add_argument("--lm", default="stories260k", help="language model of effort")
+    parser.add_argument("--lm", default="stories3m", help="language model of effort")
     parser.add_argument("--way", help=argparse.SUPPRESS)
     parser.add_argument("--users", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--slice", type=int, help=argparse.SUPPRESS)
@@ -220,7 +224,7 @@ def main() -> None:
         run_child(arguments.way, arguments.users, arguments.folder, arguments.lm, arguments.slice)
         return
     split = games()
-    users, texts, slice_size = (2_000, 200, 50) if arguments.quick else (len(split.train), 2_000, 300)
+    users, texts, slice_size = (2_000, 200, 50) if arguments.quick else (len(split.train), 1_000, 300)
     epochs = 1 if arguments.quick else arguments.epochs
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -246,7 +250,9 @@ def main() -> None:
         )
         print(f"  the usual way is timed on {slice_size if part == 'influence' else usual['users']} users and scaled")
         for size, figures in sizes[part].items():
-            print(f"  {size:,} users: {figures['seconds']:.2f} s, peak {figures['peak_gib']:.2f} GiB")
+            print(
+                f"  {size:,} users: {figures['seconds']:.2f} s, peak {figures['peak_gib']:.2f} GiB, data {figures['data_gib']:.2f}"
+            )
         ok &= usual["differ"] < 1e-4
     if not arguments.quick:
         within = found["influence"][0]["seconds"] < LIMIT_SECONDS
