@@ -47,6 +47,8 @@ from tandemrec.training import TrainingConfig
 
 RESULTS = Path(__file__).parent / "results" / "selection.json"
 STEPS, SEED = 5_000, 42
+REPEATS = 3
+"""The quickest of several attempts says most on a busy machine; the loops' slice is cut into as many."""
 LIMIT_SECONDS = 60.0
 PROMPT = PromptConfig(template="compact", noun="games", singular="game", verb="played", history=10, max_tokens=192)
 
@@ -99,7 +101,9 @@ def some(split: Split, users: int) -> Examples:
 
 def influence_ours(split: Split, folder: Path, users: int, out: Path) -> dict[str, Any]:
     """Scores of some users by the package."""
-    found = influence(surrogate_of(folder), some(split, users), InfluenceConfig(), SEED)
+    surrogate, examples = surrogate_of(folder), some(split, users)
+    tries = [influence(surrogate, examples, InfluenceConfig(), SEED) for _ in range(REPEATS)]
+    found = min(tries, key=lambda one: sum(one.seconds.values()))
     np.savez(out, scores=found.scores, vector=found.solution.vector_P.numpy())
     solution = found.solution
     facts = {"iterations": solution.iterations, "residual": solution.residual, "damping": solution.damping}
@@ -121,19 +125,25 @@ def influence_usual(split: Split, folder: Path, users: int, out: Path, slice_siz
     for start in range(0, len(sliced), 500):
         (v,) = torch.autograd.grad(loss(sliced[start : start + 500]), weight)
     mean = (time.perf_counter() - begin) / len(sliced) * users
-    recursion, h, begin = LissaConfig(), v.clone(), time.perf_counter()
-    for s in sliced:
-        (slope,) = torch.autograd.grad(loss(np.array([s])), weight, create_graph=True)
-        (bent,) = torch.autograd.grad(slope, weight, h)
-        h = v + (1 - recursion.damp) * h - bent / recursion.scale
-    solve = (time.perf_counter() - begin) / len(sliced) * STEPS
+    recursion, h, laps = LissaConfig(), v.clone(), []
+    for part in np.array_split(sliced, REPEATS):
+        begin = time.perf_counter()
+        for s in part:
+            (slope,) = torch.autograd.grad(loss(np.array([s])), weight, create_graph=True)
+            (bent,) = torch.autograd.grad(slope, weight, h)
+            h = v + (1 - recursion.damp) * h - bent / recursion.scale
+        laps.append((time.perf_counter() - begin) / len(part))
+    solve = min(laps) * STEPS
     ours = np.load(out)
     vector = torch.from_numpy(ours["vector"]).float().view_as(weight)
-    begin, scores = time.perf_counter(), []
-    for s in sliced:
-        (slope,) = torch.autograd.grad(loss(np.array([s])), weight)
-        scores.append(float((slope * vector).sum()) / users)
-    each = (time.perf_counter() - begin) / len(sliced) * int((samples.counts > 0).sum())
+    scores, laps = [], []
+    for part in np.array_split(sliced, REPEATS):
+        begin = time.perf_counter()
+        for s in part:
+            (slope,) = torch.autograd.grad(loss(np.array([s])), weight)
+            scores.append(float((slope * vector).sum()) / users)
+        laps.append((time.perf_counter() - begin) / len(part))
+    each = min(laps) * int((samples.counts > 0).sum())
     differ = np.abs(np.array(scores) - ours["scores"][sliced]).max() / np.abs(ours["scores"]).max()
     return {"gradient": mean, "solve": solve, "scores": each, "seconds": mean + solve + each, "differ": float(differ)}
 
