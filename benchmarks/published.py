@@ -140,7 +140,12 @@ def render_benchmarks() -> str:
         "`claim=NAME ratio=X ours=S usual=S agree=MAXDIFF`; `make bench` runs them, `--quick` shrinks them. This "
         "page is written by `python benchmarks/published.py --render` from `benchmarks/results/*.json`.",
     ]
-    for name, section in {"ingest": _ingest, "decode": _decode, "grounding": _grounding, "selection": _selection}.items():
+    for name, section in {
+        "ingest": _ingest,
+        "decode": _decode,
+        "grounding": _grounding,
+        "selection": _selection,
+    }.items():
         path = Path(__file__).parent / "results" / f"{name}.json"
         parts += section(json.loads(path.read_text())) if path.exists() else []
     return "\n\n".join(parts) + "\n"
