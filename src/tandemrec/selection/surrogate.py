@@ -16,7 +16,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from tandemrec.conventional.sequential.batches import NegativeSampler, cut_by_tokens
+from tandemrec.conventional.negatives import NegativeSampler
+from tandemrec.conventional.sequential.batches import cut_by_tokens
 from tandemrec.data.examples import Examples, IntArray, ItemArray, Ragged
 from tandemrec.errors import InputError
 from tandemrec.recommender import Config, Recommender

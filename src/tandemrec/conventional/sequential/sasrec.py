@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal, Self
 
+import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -112,31 +113,14 @@ class SASRecModule(SequenceModule):
 
     def forward(self, items_BT: Tensor) -> Tensor:
         """Hidden states (B, T, D): the state at position t has seen items 0…t."""
-        places_T = torch.arange(items_BT.shape[1], device=items_BT.device)
-        hidden = self.embed(items_BT) * self.scale + self.position(places_T)
+        hidden = self.embed(items_BT) * self.scale + self.position(
+            torch.arange(items_BT.shape[1], device=items_BT.device)
+        )
         hidden = F.dropout(hidden, self.dropout, self.training)
         for block in self.blocks:
             hidden = block(hidden)
         out: Tensor = self.last_norm(hidden)
         return out
-
-    def states(self, rows: Ragged) -> Tensor:
-        """States (N, D) of all N items, row after row, each from that item and those before it; no row is empty."""
-        hidden_BTD: Tensor = self(_left_aligned(rows, self.item.weight.device))
-        real_BT = torch.arange(hidden_BTD.shape[1]) < torch.from_numpy(rows.lengths)[:, None]
-        return hidden_BTD[real_BT.to(hidden_BTD.device)]
-
-    def last(self, rows: Ragged) -> Tensor:
-        """States (B, D) that tell what follows each row; no row is empty."""
-        return self.states(rows)[torch.from_numpy(np.cumsum(rows.lengths) - 1).to(self.item.weight.device)]
-
-    def item_table(self) -> Tensor:
-        """Vectors (I, D) that states are compared with."""
-        return self.item.weight
-
-    def item_bias(self) -> Tensor | None:
-        """What is added to every item's score (I,); nothing here."""
-        return None
 
 
 class SASRec(SequenceModel[SASRecConfig, SASRecModule]):
