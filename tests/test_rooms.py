@@ -16,7 +16,7 @@ ORDER = [
     ["evaluation"],
     ["training"],
     ["conventional", "llm"],
-    ["aggregation"],
+    ["selection", "aggregation"],
     ["report"],
     ["experiment"],
     ["doctor"],

@@ -78,6 +78,26 @@ def run_recipe(
     )
 
 
+@app.command("select")
+def select_examples(
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+    out: Annotated[Path | None, typer.Option(help="Output directory; default selections/NAME.")] = None,
+    validate: Annotated[
+        bool, typer.Option("--validate", help="Train the surrogate on random subsets to check influence.")
+    ] = False,
+    store: StoreOption = None,
+) -> None:
+    """Choose the training examples worth fine-tuning on, by every selector of a recipe's `selection` part."""
+    from tandemrec.experiment.recipe import load_recipe
+    from tandemrec.experiment.select import select
+    from tandemrec.report.selection import selection_tables
+
+    results = select(load_recipe(recipe, set_ or ()), out, validate=validate, store=store, listen=_tell)
+    for table in selection_tables(results):
+        console.print(table)
+
+
 @app.command()
 def evaluate(
     run: RunArgument,

@@ -22,6 +22,10 @@ from tandemrec.experiment.models import ModelConfig
 from tandemrec.experiment.rating_models import RATING
 from tandemrec.llm.recommenders.writer import WriterConfig
 from tandemrec.recommender import Config
+from tandemrec.selection.config import SelectionConfig
+
+TAGS = ("format", "protocol", "model", "build", "loss", "kind", "task", "selector", "method")
+"""Keys whose values tell the members of a union apart."""
 
 
 class Recipe(Config):
@@ -51,6 +55,9 @@ class Recipe(Config):
     evaluation: Annotated[EvaluationConfig | RatingEvaluationConfig, Field(discriminator="task")] = EvaluationConfig()
     """How they are judged; `task`, ranking or rating, follows from the models where it is not given."""
 
+    selection: SelectionConfig | None = None
+    """Which training examples `tandem select` chooses; `tandem run` does without."""
+
     @field_validator("models")
     @classmethod
     def _names_are_file_names(cls, models: dict[str, ModelConfig]) -> dict[str, ModelConfig]:
@@ -75,6 +82,20 @@ class Recipe(Config):
                     f"the model '{name}' ({config.model}) cannot learn from '{teacher}' ({self.models[teacher].model})"
                 )
         self.training_order()
+        return self
+
+    @model_validator(mode="after")
+    def _selection_names_models(self) -> Self:
+        if self.selection is not None:
+            for key in ("surrogate", "language_model"):
+                name = getattr(self.selection, key)
+                if name is not None and name not in self.models:
+                    raise ValueError(
+                        f"the selection's {key} '{name}' is no model of the recipe; there are: {', '.join(self.models)}"
+                    )
+            writer = self.selection.language_model
+            if writer is not None and not isinstance(self.models[writer], WriterConfig):
+                raise ValueError(f"the selection's language_model '{writer}' is no model that writes titles")
         return self
 
     def training_order(self) -> list[str]:
@@ -191,7 +212,7 @@ def _key_path(location: tuple[int | str, ...], tree: Any) -> str:
 def _tag(tree: Any) -> str | None:
     return (
         next(
-            (str(tree[key]) for key in ("format", "protocol", "model", "build", "loss", "kind", "task") if key in tree),
+            (str(tree[key]) for key in TAGS if key in tree),
             None,
         )
         if isinstance(tree, Mapping)

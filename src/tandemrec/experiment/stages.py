@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,17 @@ class Stages:
         """A trained system."""
         return load_recommender(self.recipe.models[name], self.fitted[name].path, self.load)
 
+    def load_ranker(self, name: str) -> Recommender:
+        """A trained system that ranks.
+
+        Raises:
+            InputError: if it predicts ratings.
+        """
+        system = self.load(name)
+        if not isinstance(system, Recommender):
+            raise InputError(f"'{name}' predicts ratings, expected a system that ranks")
+        return system
+
     def evaluate(self, name: str, split: Split, cut: Artifact) -> Artifact:
         """Judge one trained model; keeps the metrics, one row an example, and what a language model wrote."""
         settings, config = self.recipe.evaluation, self.recipe.models[name]
@@ -152,6 +163,10 @@ class Stages:
             "code": code_version("evaluation", "recommender.py"),
         }
         return self._get(f"evaluate:{name}", depends, make)
+
+    def extra(self, stage: str, depends: Mapping[str, Any], make: Callable[[Path, Path], Any]) -> Artifact:
+        """A stage of a verb other than `run`."""
+        return self._get(stage, depends, make)
 
     def _distilled(self, config: Config, split: Split, cut: Artifact) -> Artifact | None:
         """What the teacher itself answers to the training prompts."""

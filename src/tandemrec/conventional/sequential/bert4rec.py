@@ -96,7 +96,8 @@ class BERT4RecModule(SequenceModule):
 
     def forward(self, items_BT: Tensor, lengths_B: Tensor) -> Tensor:
         """GELU(h W + b) of eq. 7, normalised: (B, T, D)."""
-        hidden = self.input_norm(self.item(items_BT) + self.position.weight[: items_BT.shape[1]])
+        places_T = torch.arange(items_BT.shape[1], device=items_BT.device)
+        hidden = self.input_norm(self.item(items_BT) + self.position(places_T))
         hidden = self.encoder(F.dropout(hidden, self.dropout, self.training), lengths_B)
         out: Tensor = self.output_norm(F.gelu(self.output(hidden)))
         return out

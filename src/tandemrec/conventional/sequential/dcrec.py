@@ -105,7 +105,8 @@ class DCRecModule(SequenceModule):
 
     def forward(self, items_BT: Tensor, lengths_B: Tensor) -> Tensor:
         """The transformer's states of the last items, (B, D)."""
-        hidden = self.input_norm(self.item(items_BT) + self.position.weight[: items_BT.shape[1]])
+        places_T = torch.arange(items_BT.shape[1], device=items_BT.device)
+        hidden = self.input_norm(self.item(items_BT) + self.position(places_T))
         hidden = self.encoder(F.dropout(hidden, self.dropout, self.training), lengths_B)
         last: Tensor = hidden[torch.arange(len(hidden), device=hidden.device), lengths_B - 1]
         return last

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal, Self
 
+import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -112,7 +113,9 @@ class SASRecModule(SequenceModule):
 
     def forward(self, items_BT: Tensor) -> Tensor:
         """Hidden states (B, T, D): the state at position t has seen items 0…t."""
-        hidden = self.embed(items_BT) * self.scale + self.position.weight[: items_BT.shape[1]]
+        hidden = self.embed(items_BT) * self.scale + self.position(
+            torch.arange(items_BT.shape[1], device=items_BT.device)
+        )
         hidden = F.dropout(hidden, self.dropout, self.training)
         for block in self.blocks:
             hidden = block(hidden)

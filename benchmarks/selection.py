@@ -1,0 +1,290 @@
+"""Influence and effort of the 49,156 users of the published Amazon Games split: our way against the usual loops.
+
+    python benchmarks/selection.py            # trains a surrogate first; about fifteen minutes
+    python benchmarks/selection.py --quick    # 2,000 users, one epoch
+
+Influence, usual way: mean gradient over batches, 5,000 steps of the recursion with one sample each, then one backward
+pass a user; the loops are timed on a slice and scaled, which the output says. Ours: Gauss-Newton, conjugate gradients
+to a residual of 1e-6 at the damping that the recursion amounts to. `agree`: largest difference of a user's score from
+its own backward pass, as a share of the largest score. Effort: gradient norms of the last value adapter of a small
+Llama on the first users, against one backward pass a user; `agree` is the largest relative difference.
+Every size runs in a process of its own, so that peak memory is its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from tandemrec.conventional.sequential.sasrec import SASRec, SASRecConfig
+from tandemrec.data.dataset import Dataset
+from tandemrec.data.examples import Examples
+from tandemrec.data.locations import data_root
+from tandemrec.data.protocols import GivenColumn
+from tandemrec.data.split import Split, make_split
+from tandemrec.llm.finetune import FineTuneConfig, prepare
+from tandemrec.llm.model import LanguageModel
+from tandemrec.llm.objectives import Prompted
+from tandemrec.llm.prompts import PromptConfig
+from tandemrec.selection.effort import EffortConfig, chosen_matrices, effort, prompted_examples
+from tandemrec.selection.influence import InfluenceConfig, influence
+from tandemrec.selection.solver import LissaConfig
+from tandemrec.selection.surrogate import Surrogate, SurrogateConfig
+from tandemrec.training import TrainingConfig
+
+RESULTS = Path(__file__).parent / "results" / "selection.json"
+STEPS, SEED = 5_000, 42
+REPEATS = 3
+"""The quickest of several attempts says most on a busy machine; the loops' slice is cut into as many."""
+LIMIT_SECONDS = 60.0
+PROMPT = PromptConfig(template="compact", noun="games", singular="game", verb="played", history=10, max_tokens=192)
+
+
+def games() -> Split:
+    """The published split, with titles; one training example a user."""
+    folder = data_root() / "reference_splits" / "dealrec_games"
+    if not folder.exists():
+        sys.exit(f"needs the published split {folder} (set TANDEMREC_DATA)")
+    parts = []
+    for part in ("train", "valid", "test"):
+        lines = gzip.decompress((folder / f"sequential_{part}.txt.gz").read_bytes()).decode().splitlines()
+        numbers = pl.Series(lines).str.split(" ").cast(pl.List(pl.Int64))
+        frame = pl.DataFrame({"user_id": numbers.list.first(), "item_id": numbers.list.slice(1)}).explode("item_id")
+        parts.append(frame.drop_nulls().with_columns(split=pl.lit(part)))
+    events = pl.concat(parts).with_row_index("timestamp").cast({"timestamp": pl.Int64})
+    titles = json.loads(gzip.decompress((folder / "maps.json.gz").read_bytes()))["recid2title"]
+    items = pl.DataFrame({"item_id": range(1, len(titles) + 1), "title": titles})
+    data = Dataset.from_frames(events, items, clock="order", name="games")
+    return make_split(data, GivenColumn(min_history=0))
+
+
+def train_surrogate(split: Split, epochs: int, folder: Path) -> float:
+    """DEALRec's SASRec; seconds of training."""
+    config = SASRecConfig(
+        loss="bce",
+        dim=64,
+        blocks=2,
+        heads=2,
+        dropout=0.5,
+        max_length=50,
+        batch_size=500,
+        training=TrainingConfig(epochs=epochs, validate_every=epochs, clip_norm=None),
+    )
+    model = SASRec(config)
+    report = model.fit(split, seed=SEED)
+    model.save(folder)
+    return report.seconds
+
+
+def surrogate_of(folder: Path) -> Surrogate:
+    """The trained network with DEALRec's loss, the sample's own target in it."""
+    return Surrogate.of(SASRec.load(folder), SurrogateConfig(loss="bce", negatives=1))
+
+
+def some(split: Split, users: int) -> Examples:
+    """Users in random order, the same for every size."""
+    return split.train.take(np.random.default_rng(1).permutation(len(split.train))[:users])
+
+
+def influence_ours(split: Split, folder: Path, users: int, out: Path) -> dict[str, Any]:
+    """Scores of some users by the package."""
+    surrogate, examples = surrogate_of(folder), some(split, users)
+    tries = [influence(surrogate, examples, InfluenceConfig(), SEED) for _ in range(REPEATS)]
+    found = min(tries, key=lambda one: sum(one.seconds.values()))
+    np.savez(out, scores=found.scores, vector=found.solution.vector_P.numpy())
+    solution = found.solution
+    facts = {"iterations": solution.iterations, "residual": solution.residual, "damping": solution.damping}
+    return {**found.seconds, **facts, "seconds": sum(found.seconds.values())}
+
+
+def influence_usual(split: Split, folder: Path, users: int, out: Path, slice_size: int) -> dict[str, Any]:
+    """The loops on a slice, scaled; scores of the slice with the vector that ours found."""
+    surrogate, examples = surrogate_of(folder), some(split, users)
+    weight = surrogate.network.get_parameter("blocks.1.out.weight")
+    samples = surrogate.samples(examples, SEED)
+    sliced = np.random.default_rng(0).permutation(np.flatnonzero(samples.counts))[:slice_size]
+
+    def loss(chosen: np.ndarray) -> torch.Tensor:
+        batch = surrogate.batch(samples, chosen)
+        return surrogate.losses(surrogate(batch), batch) @ batch.weight_N / len(chosen)
+
+    begin = time.perf_counter()
+    for start in range(0, len(sliced), 500):
+        (v,) = torch.autograd.grad(loss(sliced[start : start + 500]), weight)
+    mean = (time.perf_counter() - begin) / len(sliced) * users
+    recursion, h, laps = LissaConfig(), v.clone(), []
+    for part in np.array_split(sliced, REPEATS):
+        begin = time.perf_counter()
+        for s in part:
+            (slope,) = torch.autograd.grad(loss(np.array([s])), weight, create_graph=True)
+            (bent,) = torch.autograd.grad(slope, weight, h)
+            h = v + (1 - recursion.damp) * h - bent / recursion.scale
+        laps.append((time.perf_counter() - begin) / len(part))
+    solve = min(laps) * STEPS
+    ours = np.load(out)
+    vector = torch.from_numpy(ours["vector"]).float().view_as(weight)
+    scores, laps = [], []
+    for part in np.array_split(sliced, REPEATS):
+        begin = time.perf_counter()
+        for s in part:
+            (slope,) = torch.autograd.grad(loss(np.array([s])), weight)
+            scores.append(float((slope * vector).sum()) / users)
+        laps.append((time.perf_counter() - begin) / len(part))
+    each = min(laps) * int((samples.counts > 0).sum())
+    differ = np.abs(np.array(scores) - ours["scores"][sliced]).max() / np.abs(ours["scores"]).max()
+    return {"gradient": mean, "solve": solve, "scores": each, "seconds": mean + solve + each, "differ": float(differ)}
+
+
+def effort_parts(split: Split, lm_name: str, users: int) -> tuple[LanguageModel, Prompted]:
+    """A small Llama with a fresh adapter, and the prompts of some users."""
+    lm = prepare(LanguageModel.load(lm_name), FineTuneConfig(), SEED)
+    chosen = some(split, users)
+    return lm, prompted_examples(lm, chosen, split.dataset.titles, PROMPT)
+
+
+def effort_ours(split: Split, lm_name: str, users: int, out: Path) -> dict[str, Any]:
+    """Scores of some users by the package; tokenising is not counted on either side."""
+    lm, prompted = effort_parts(split, lm_name, users)
+    effort(lm, Prompted(prompted.prompts[:8], prompted.completions[:8]), EffortConfig())  # what happens only once
+    begin = time.perf_counter()
+    scores = effort(lm, prompted, EffortConfig())
+    seconds = time.perf_counter() - begin
+    np.savez(out, scores=scores)
+    return {"seconds": seconds, "users": users, "tokens": prompted.tokens()}
+
+
+def effort_usual(split: Split, lm_name: str, users: int, out: Path) -> dict[str, Any]:
+    """One forward and backward pass a user, all weights frozen but the matrix, the loss on label tokens."""
+    lm, prompted = effort_parts(split, lm_name, users)
+    (matrix,) = chosen_matrices(lm.model, EffortConfig())
+    lm.model.eval().requires_grad_(False)
+    matrix.weight.requires_grad_()
+    begin, norms = time.perf_counter(), []
+    for prompt, (label,) in zip(prompted.prompts, prompted.completions, strict=True):
+        ids = torch.tensor([prompt + label])
+        labels = ids.clone()
+        labels[:, : len(prompt)] = -100
+        lm.model.zero_grad()
+        lm.model(input_ids=ids, labels=labels).loss.backward()
+        norms.append(float(matrix.weight.grad.norm()))
+    seconds = time.perf_counter() - begin
+    differ = float(np.max(np.abs(np.load(out)["scores"][:users] / np.array(norms) - 1)))
+    return {"seconds": seconds, "users": users, "differ": differ}
+
+
+def measure(way: str, users: int, folder: Path, lm_name: str, slice_size: int = 0) -> dict[str, Any]:
+    """Run one way in a process of its own."""
+    command = [sys.executable, __file__, "--way", way, "--users", str(users), "--folder", str(folder)]
+    command += ["--lm", lm_name, "--slice", str(slice_size)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+    figures: dict[str, Any] = json.loads(done.stdout)
+    return figures
+
+
+def run_child(way: str, users: int, folder: Path, lm_name: str, slice_size: int) -> None:
+    """What `measure` starts: the way, its times and its peak memory beyond what the data take."""
+    split = games()
+    before = peak_gib()
+    kind, _, side = way.partition("-")
+    out = folder / f"{kind}.npz"
+    if kind == "influence":
+        figures = (
+            influence_ours(split, folder, users, out)
+            if side == "ours"
+            else influence_usual(split, folder, users, out, slice_size)
+        )
+    else:
+        figures = {"ours": effort_ours, "usual": effort_usual}[side](split, lm_name, users, out)
+    print(json.dumps({**figures, "peak_gib": peak_gib(), "data_gib": before}))
+
+
+def peak_gib() -> float:
+    """Peak memory of this process. `getrusage` would begin with that of the process that started it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**20
+
+
+def main() -> None:
+    """Train, measure, compare, report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="2,000 users and one epoch")
+    parser.add_argument("--epochs", type=int, default=10, help="of the surrogate")
+    parser.add_argument("--lm", default="stories3m", help="language model of effort")
+    parser.add_argument("--way", help=argparse.SUPPRESS)
+    parser.add_argument("--users", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--slice", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.way:
+        run_child(arguments.way, arguments.users, arguments.folder, arguments.lm, arguments.slice)
+        return
+    split = games()
+    users, texts, slice_size = (2_000, 200, 50) if arguments.quick else (len(split.train), 1_000, 300)
+    epochs = 1 if arguments.quick else arguments.epochs
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        trained = train_surrogate(split, epochs, folder)
+        sizes = {
+            part: {size: measure(f"{part}-ours", size, folder, arguments.lm) for size in quarters(total)}
+            for part, total in (("influence", users), ("effort", texts))
+        }
+        usual_influence = measure("influence-usual", users, folder, arguments.lm, slice_size)
+        usual_effort = measure("effort-usual", texts // 10, folder, arguments.lm)
+    found = {
+        "influence": (sizes["influence"][users], usual_influence),
+        "effort": (sizes["effort"][texts], usual_effort),
+    }
+    ok = True
+    for part, (ours, usual) in found.items():
+        scaled = usual["seconds"] * (texts / usual["users"] if part == "effort" else 1)
+        usual["scaled_seconds"] = scaled
+        label = f"{part}-quick" if arguments.quick else part
+        print(
+            f"claim={label} ratio={scaled / ours['seconds']:.1f} ours={ours['seconds']:.2f} usual={scaled:.2f} "
+            f"agree={usual['differ']:.1e}"
+        )
+        print(f"  the usual way is timed on {slice_size if part == 'influence' else usual['users']} users and scaled")
+        for size, figures in sizes[part].items():
+            memory = f"peak {figures['peak_gib']:.2f} GiB, {figures['data_gib']:.2f} of them before it began"
+            print(f"  {size:,} users: {figures['seconds']:.2f} s, {memory}")
+        ok &= usual["differ"] < 1e-4
+    if not arguments.quick:
+        within = found["influence"][0]["seconds"] < LIMIT_SECONDS
+        print(f"influence of all users under {LIMIT_SECONDS:.0f} s: {'yes' if within else 'NO'}")
+        facts = {"users": users, "texts": texts, "slice": slice_size, "epochs": epochs, "lm": arguments.lm}
+        facts |= {"training_seconds": trained, "threads": torch.get_num_threads()}
+        sides = {part: {"ours": ours, "usual": usual} for part, (ours, usual) in found.items()}
+        hardware = {"cpu": _cpu(), "cores": os.cpu_count(), "torch": torch.__version__}
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps({**facts, **sides, "sizes": sizes, "hardware": hardware}, indent=1) + "\n")
+    if not ok:
+        sys.exit("the two ways differ")
+
+
+def quarters(total: int) -> list[int]:
+    """A quarter, a half and all."""
+    return [total // 4, total // 2, total]
+
+
+def _cpu() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Which training samples are worth fine-tuning on."""
