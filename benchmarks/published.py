@@ -264,9 +264,9 @@ def _finetune(content: dict[str, Any]) -> list[str]:
     return [
         "## Steps of fine-tuning",
         "An optimiser step at prompts of 150 and 250 tokens against one plain padded pass a completion through the "
-        "same model; an epoch over MovieLens prompts in full rows against padded batches; the memory that a step with a "
-        "vocabulary of 128,256 takes above what was held before, against Transformers' Trainer. The two sides take "
-        "turns; medians. `python benchmarks/finetune.py`",
+        "same model; an epoch over MovieLens prompts in full rows against padded batches; the memory that a step "
+        "with a vocabulary of 128,256 takes above what was held before, against Transformers' Trainer. The two sides "
+        "take turns; medians. `python benchmarks/finetune.py`",
         table_of(["claim", "ours", "usual", "ratio", "largest difference"], rows),
         f"{content['hardware']['processor']}, {content['threads']} threads.",
     ]

@@ -70,8 +70,10 @@ def run_recipe(
     """Run a recipe: data, split, models, leaderboard. Run again, it continues where it stopped."""
     from tandemrec.experiment.recipe import load_recipe
     from tandemrec.experiment.run import run
+    from tandemrec.training import part
 
     finished = run(load_recipe(recipe, set_ or ()), out, store=store, listen=_tell)
+    part()
     _show(finished.results)
     console.print(
         f"\nWritten to {finished.path}: results.json, report.md, per_user.parquet, run_card.json, recipe.yaml"

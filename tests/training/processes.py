@@ -15,7 +15,7 @@ from torch import Tensor
 from tandemrec.llm.finetune import FineTuneConfig, FineTuning, fine_tune, prepare
 from tandemrec.llm.model import LanguageModel
 from tandemrec.llm.objectives import SOFT, Prompted
-from tandemrec.training import TrainingConfig
+from tandemrec.training import TrainingConfig, part
 from tandemrec.training.engine import whole_tensor
 
 
@@ -60,6 +60,7 @@ def main(folder: str, out: str, how: str, workspace: str | None = None) -> None:
         save_file({name: weight.contiguous() for name, weight in weights.items()}, Path(out) / "weights.safetensors")
         curve = [{key: value for key, value in row.items() if key != "seconds"} for row in report.curve]
         (Path(out) / "curve.json").write_text(json.dumps(curve))
+    part()
 
 
 if __name__ == "__main__":

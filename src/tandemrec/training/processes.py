@@ -63,6 +63,13 @@ def wait_for_all() -> None:
         _connected().wait_for_everyone()
 
 
+def part() -> None:
+    """Leave the group together: a process that goes while others still talk to it takes them down."""
+    if process_count() > 1 and torch.distributed.is_initialized():
+        wait_for_all()
+        torch.distributed.destroy_process_group()
+
+
 def _connected() -> Any:
     from accelerate import PartialState
 
