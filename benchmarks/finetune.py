@@ -133,12 +133,14 @@ def step_claim(objective: Objective, part: Prompted, lm: LanguageModel, repeats:
 def steps(quick: bool, repeats: int) -> dict[str, dict[str, float]]:
     """soft-step and sdpo-step at two prompt lengths."""
     vocabulary = 4096
-    lm = language_model(vocabulary, hidden=128 if quick else 256, layers=4 if quick else 8)
-    n, found = 4 if quick else 8, {}
+    lm = language_model(vocabulary, hidden=128 if quick else 256, layers=4 if quick else 6)
+    found = {}
     for length in (150, 250):
-        found[f"soft-step-{length}"] = step_claim(SOFT(tau=0.5), random_part(n, length, 2, vocabulary), lm, repeats)
+        found[f"soft-step-{length}"] = step_claim(
+            SOFT(tau=0.5), random_part(4 if quick else 8, length, 2, vocabulary), lm, repeats
+        )
         for k in (3, 15):
-            part = random_part(n, length, 1 + k, vocabulary)
+            part = random_part(2 if quick or k > 3 else 4, length, 1 + k, vocabulary)
             with torch.no_grad():
                 reference_NC = lm.log_probs(part.prompts, part.completions)
             found[f"sdpo-step-k{k}-{length}"] = step_claim(SDPO(reference_NC), part, lm, repeats)
@@ -153,7 +155,7 @@ def packing(quick: bool, repeats: int) -> dict[str, float]:
 
     split, _ = prepare(load_recipe("ml-1m"))
     source = LanguageModel.load("stories3m")
-    lm = language_model(len(source.tokenizer), hidden=128 if quick else 256, layers=4 if quick else 8)
+    lm = language_model(len(source.tokenizer), hidden=128 if quick else 256, layers=4 if quick else 6)
     lm.tokenizer = source.tokenizer
     config, titles = PromptConfig(template="compact", verb="watched"), split.dataset.titles
     examples = split.train.take(slice(0, 64 if quick else 256))
@@ -292,7 +294,7 @@ def main() -> None:
     if arguments.memory_child:
         memory_child(arguments.memory_child, arguments.quick)
         return
-    repeats = 3 if arguments.quick else 7
+    repeats = 3 if arguments.quick else 5
     claims = steps(arguments.quick, repeats)
     claims["packing"] = packing(arguments.quick, repeats)
     claims["step-memory"] = memory(arguments.quick)
