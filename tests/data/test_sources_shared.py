@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from tandemrec.data.dataset import Dataset
+from tandemrec.data.filter import CleaningConfig, clean
 from tandemrec.data.locations import data_root
 from tandemrec.data.sources import Amazon, BookCrossing, MicroLens, MovieLens, SourceConfig, Steam, load_dataset
 
@@ -176,3 +177,17 @@ def test_steam() -> None:
     unknown = data.items.with_row_index("item").filter(bare).select(pl.col("item").cast(pl.Int32))
     without_metadata = data.interactions.join(unknown, on="item", how="semi")
     assert (without_metadata.height, without_metadata["item"].n_unique()) == (5317, 487)
+
+
+@pytest.mark.parametrize(
+    ("config", "duplicates", "counts"),
+    [
+        (Steam(path="steam"), "exact", (2_416, 577, 15_324)),
+        (Amazon(path="amazon-office-industrial", category="Office_Products"), "first", (385, 218, 2_342)),
+        (Amazon(path="amazon-office-industrial", category="Industrial_and_Scientific"), "first", (275, 149, 1_744)),
+    ],
+    ids=["steam", "office", "industrial"],
+)
+def test_five_cores_of_the_small_sets(config: SourceConfig, duplicates: str, counts: tuple[int, int, int]) -> None:
+    cleaning = {"user_core": 5, "item_core": 5, "missing_titles": "id", "duplicates": duplicates}
+    assert sizes(clean(load(config), CleaningConfig.model_validate(cleaning))[0]) == counts
