@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from tandemrec.data.examples import Examples, ItemArray
+from tandemrec.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
+
+CONFIG = "config.json"
+"""Where a saved model keeps its configuration."""
 
 NO_ITEM = -1
 """Fills a `Ranking` row that has fewer than K candidates."""
@@ -47,6 +51,28 @@ class Config(BaseModel):
         Raises:
             InputError: naming what is missing.
         """
+
+    def write(self, directory: Path) -> None:
+        """Write `config.json` into `directory` (created)."""
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / CONFIG).write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, directory: Path) -> Self:
+        """Read what `write` wrote.
+
+        Raises:
+            InputError: if the file is missing or belongs to another model.
+        """
+        path = directory / CONFIG
+        if not path.is_file():
+            raise InputError(f"{directory} holds no saved model: there is no {CONFIG}")
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"])) or "the file"
+            raise InputError(f"{path} is no {cls.__name__}: {place}: {first['msg']}") from None
 
     def partners(self) -> tuple[str, ...]:
         """Names of the recipe's systems that must be trained before this one; most configs need none."""

@@ -67,13 +67,12 @@ class Best(Scorer):
 
     def save(self, directory: Path) -> None:
         """`config.json` and the choice; the systems are saved by themselves."""
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "config.json").write_text(self.config.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        self.config.write(directory)
         (directory / "chosen.json").write_text(json.dumps(self.chosen) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, directory: Path, *partners: Recommender) -> Self:
         """Read what `save` wrote, over the same systems in the order of `config.among`."""
-        config = BestConfig.model_validate_json((directory / "config.json").read_bytes())
+        config = BestConfig.read(directory)
         chosen = json.loads((directory / "chosen.json").read_text(encoding="utf-8"))
         return cls(config, *partners, chosen=chosen)

@@ -81,15 +81,14 @@ class Injection(Scorer):
 
     def save(self, directory: Path) -> None:
         """`config.json` and γ; the two systems are saved by themselves."""
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "config.json").write_text(self.config.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        self.config.write(directory)
         (directory / "strength.json").write_text(json.dumps(self.strength) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, directory: Path, *partners: Recommender) -> Self:
         """Read what `save` wrote, over the same base and prior."""
         base, prior = partners
-        config = InjectionConfig.model_validate_json((directory / "config.json").read_bytes())
+        config = InjectionConfig.read(directory)
         return cls(config, base, prior, json.loads((directory / "strength.json").read_text(encoding="utf-8")))
 
 

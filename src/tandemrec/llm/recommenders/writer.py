@@ -257,8 +257,7 @@ class TitleWriter(TextRecommender):
     def save(self, directory: Path) -> None:
         """`config.json`, titles, their vectors, and the model or its adapter as a Hugging Face / PEFT folder."""
         lm = self.language_model
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "config.json").write_text(self.config.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        self.config.write(directory)
         meta = {"base": lm.origin, "titles": self.titles}
         (directory / "catalogue.json").write_text(json.dumps(meta, ensure_ascii=False) + "\n", encoding="utf-8")
         save_file({"vectors": self.grounding.vectors_ID.cpu().contiguous()}, directory / "catalogue.safetensors")
@@ -268,7 +267,7 @@ class TitleWriter(TextRecommender):
     @classmethod
     def load(cls, directory: Path) -> Self:
         """Read what `save` wrote; the base model must still be where it was."""
-        config = cls.config_type.model_validate_json((directory / "config.json").read_bytes())
+        config = cls.config_type.read(directory)
         meta = json.loads((directory / "catalogue.json").read_text(encoding="utf-8"))
         model = cls(config, Path(meta["base"]) if config.builds_language_model else None)
         model.titles = meta["titles"]
