@@ -1,8 +1,5 @@
 """Masking and top-k of `Scorer.rank` against plain sorting."""
 
-from pathlib import Path
-from typing import Self
-
 import numpy as np
 import pytest
 import torch
@@ -12,31 +9,8 @@ from pydantic import ValidationError
 
 from tandemrec import recommender as contracts
 from tandemrec.data.examples import Examples
-from tandemrec.data.split import Split
-from tandemrec.recommender import NO_ITEM, Config, FitReport, Scorer, mask_scores, score_blocks
-
-
-class Fixed(Scorer):
-    """Scores of a table, one row a user; remembers how many rows each call had."""
-
-    def __init__(self, table: np.ndarray) -> None:
-        self.table = torch.from_numpy(table.astype(np.float32))
-        self.calls: list[int] = []
-
-    def scores(self, examples: Examples) -> torch.Tensor:
-        self.calls.append(len(examples))
-        return self.table[torch.from_numpy(examples.user.astype(np.int64))]
-
-    def fit(self, split: Split, *, seed: int = 0, workspace: Path | None = None) -> FitReport:
-        raise NotImplementedError
-
-    def save(self, directory: Path) -> None:
-        raise NotImplementedError
-
-    @classmethod
-    def load(cls, directory: Path) -> Self:
-        raise NotImplementedError
-
+from tandemrec.recommender import NO_ITEM, Config, mask_scores, score_blocks
+from tests.fixed import Fixed
 
 N_ITEMS = 6
 CASES = st.lists(

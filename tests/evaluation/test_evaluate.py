@@ -2,13 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Self
 
 import numpy as np
 import polars as pl
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -19,29 +16,10 @@ from tandemrec.data.examples import Examples, Ragged
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
 from tandemrec.evaluation.evaluate import Evaluation, EvaluationConfig, evaluate, validation_figures
-from tandemrec.recommender import BoolArray, FitReport, Ranking, Recommender, Scorer
+from tandemrec.recommender import BoolArray, Ranking, Recommender, Scorer
+from tests.fixed import Fixed
 
 N_ITEMS = 7
-
-
-class Fixed(Scorer):
-    """Scores of a table, one row a user."""
-
-    def __init__(self, table: np.ndarray) -> None:
-        self.table = torch.from_numpy(table.astype(np.float32))
-
-    def scores(self, examples: Examples) -> torch.Tensor:
-        return self.table[torch.from_numpy(examples.user.astype(np.int64))]
-
-    def fit(self, split: Split, *, seed: int = 0, workspace: Path | None = None) -> FitReport:
-        raise NotImplementedError
-
-    def save(self, directory: Path) -> None:
-        raise NotImplementedError
-
-    @classmethod
-    def load(cls, directory: Path) -> Self:
-        raise NotImplementedError
 
 
 class Listing(Recommender):

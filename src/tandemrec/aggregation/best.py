@@ -9,9 +9,9 @@ from typing import Literal, Self
 from pydantic import Field
 from torch import Tensor
 
+from tandemrec.aggregation.systems import scorer
 from tandemrec.data.examples import Examples
 from tandemrec.data.split import Split
-from tandemrec.errors import InputError
 from tandemrec.evaluation.evaluate import validation_figures
 from tandemrec.recommender import Config, FitReport, Recommender, Scorer
 
@@ -45,11 +45,7 @@ class Best(Scorer):
             InputError: if one of them gives no scores for the whole catalogue.
         """
         self.config, self.chosen = config, chosen
-        self.systems: dict[str, Scorer] = {}
-        for name, system in zip(config.among, systems, strict=True):
-            if not isinstance(system, Scorer):
-                raise InputError(f"key 'among': '{name}' does not score the whole catalogue")
-            self.systems[name] = system
+        self.systems = {name: scorer(system, "among", name) for name, system in zip(config.among, systems, strict=True)}
 
     def fit(self, split: Split, *, seed: int = 0, workspace: Path | None = None) -> FitReport:
         """Judge all of them on the validation part."""

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from tandemrec.aggregation.best import Best, BestConfig
+from tandemrec.aggregation.injection import Injection, InjectionConfig
 from tandemrec.conventional.direct.als import ALS, ALSConfig
 from tandemrec.conventional.direct.ease import EASE, EASEConfig
 from tandemrec.conventional.direct.itemknn import ItemKNN, ItemKNNConfig
@@ -27,7 +28,6 @@ from tandemrec.conventional.sequential.gru4rec import GRU4Rec, GRU4RecConfig
 from tandemrec.conventional.sequential.sasrec import SASRec, SASRecConfig
 from tandemrec.experiment.rating_models import RATING, RatingModelConfig
 from tandemrec.llm.recommenders.bigrec import BIGRec, BIGRecConfig
-from tandemrec.llm.recommenders.injection import Injection, InjectionConfig
 from tandemrec.llm.recommenders.llara import LLaRA, LLaRAConfig
 from tandemrec.llm.recommenders.writer import TitleWriter, WriterConfig
 from tandemrec.recommender import Config, RatingPredictor, Recommender
@@ -81,7 +81,7 @@ CONVENTIONAL: dict[type[Config], tuple[Maker, Callable[[Path], Recommender], str
 """Config class → how its recommender is made, how it is read, and the code whose change means training it again."""
 
 OVERLAYS: dict[type[Config], tuple[Callable[..., Recommender], Callable[..., Recommender], str]] = {
-    InjectionConfig: (Injection, Injection.load, "llm/recommenders/injection.py"),
+    InjectionConfig: (Injection, Injection.load, "aggregation"),
     BestConfig: (Best, Best.load, "aggregation"),
 }
 """The same for recommenders over trained systems: those that `partners` names are further arguments."""

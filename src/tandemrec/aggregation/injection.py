@@ -10,9 +10,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from tandemrec.aggregation.systems import scorer
 from tandemrec.data.examples import Examples
 from tandemrec.data.split import Split
-from tandemrec.errors import InputError
 from tandemrec.evaluation.evaluate import validation_figures
 from tandemrec.recommender import Config, FitReport, Recommender, Scorer
 
@@ -56,12 +56,8 @@ class Injection(Scorer):
         Raises:
             InputError: if one of them gives no scores for the whole catalogue.
         """
-        for key, system in (("base", base), ("prior", prior)):
-            if not isinstance(system, Scorer):
-                raise InputError(f"key '{key}': '{getattr(config, key)}' does not score the whole catalogue")
-        assert isinstance(base, Scorer)
-        assert isinstance(prior, Scorer)
-        self.config, self.base, self.prior, self.strength = config, base, prior, strength
+        self.config, self.strength = config, strength
+        self.base, self.prior = scorer(base, "base", config.base), scorer(prior, "prior", config.prior)
 
     def fit(self, split: Split, *, seed: int = 0, workspace: Path | None = None) -> FitReport:
         """Choose γ on the validation part; of equally good ones the smallest."""
