@@ -149,3 +149,12 @@ def test_a_data_frame_is_a_data_source(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"is no finished run: results\.json is missing"):
         Run.open(tmp_path)
+
+
+def test_training_seeds_share_data_split_and_language_model(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    events: list[StageEvent] = []
+    other = run(load_recipe(TINY, {"training_seed": 8}), tmp_path / "run", store=finished[1], listen=events.append)
+    state = {event.stage: event.what for event in events}
+    assert {state[stage] for stage in ("data", "split", "language-model")} == {"found"}
+    assert {state[stage] for stage in ("fit:SASRec", "fit:BIGRec")} == {"made"}
+    assert other.results["seed"] == 7 and other.results["training_seed"] == 8

@@ -13,7 +13,6 @@ import polars as pl
 from tandemrec.data.examples import Examples
 from tandemrec.errors import InputError
 from tandemrec.experiment.run import Run
-from tandemrec.experiment.seeds import derive_seed
 from tandemrec.experiment.stages import ANSWERS
 from tandemrec.llm.prompts import answer_text
 from tandemrec.llm.recommenders.lessons import SDPOConfig, SOFTConfig, draw_negatives
@@ -43,8 +42,7 @@ def export_training_set(run: Run, system: str, to: Path) -> dict[str, int]:
     split, objective = run.split(), writer.config.objective
     train, target = first_targets(split.train)
     if isinstance(objective, SDPOConfig):
-        seed = derive_seed(run.recipe.seed, f"fit:{system}")
-        negatives = draw_negatives(train, split.n_items, objective.negatives, seed)
+        negatives = draw_negatives(train, split.n_items, objective.negatives, run.recipe.fit_seed(system))
         rows: Iterable[Row] = _preferences(writer, train, target.tolist(), negatives.tolist())
     elif isinstance(objective, SOFTConfig):
         answers = pl.read_parquet(run.artifact(f"distil:{system}").path / ANSWERS)["answer"].to_list()

@@ -20,6 +20,7 @@ from tandemrec.evaluation.ratings import RatingEvaluationConfig
 from tandemrec.experiment.bundled import read_recipe
 from tandemrec.experiment.models import ModelConfig
 from tandemrec.experiment.rating_models import RATING
+from tandemrec.experiment.seeds import derive_seed
 from tandemrec.llm.recommenders.writer import WriterConfig
 from tandemrec.recommender import Config
 from tandemrec.selection.config import SelectionConfig
@@ -39,6 +40,10 @@ class Recipe(Config):
 
     seed: int = Field(42, ge=0, lt=2**31)
     """The one seed; every stage derives its own from it and from its name."""
+
+    training_seed: int | None = Field(None, ge=0, lt=2**31)
+    """Seed of the fits alone, None: `seed`. Runs that differ in it share data, split and built language model, so that
+    their differences are those of training."""
 
     data: SourceConfig | None = None
     """Where the interactions come from; null only where a program passes a `Dataset`."""
@@ -97,6 +102,10 @@ class Recipe(Config):
             if writer is not None and not isinstance(self.models[writer], WriterConfig):
                 raise ValueError(f"the selection's language_model '{writer}' is no model that writes titles")
         return self
+
+    def fit_seed(self, name: str) -> int:
+        """The seed a system is trained with."""
+        return derive_seed(self.seed if self.training_seed is None else self.training_seed, f"fit:{name}")
 
     def training_order(self) -> list[str]:
         """Names of the models, each after those it builds on.

@@ -247,6 +247,7 @@ def _results(
         "name": recipe.name,
         "description": recipe.description,
         "seed": recipe.seed,
+        "training_seed": recipe.seed if recipe.training_seed is None else recipe.training_seed,
         "data": {
             "name": data.name,
             "users": data.n_users,

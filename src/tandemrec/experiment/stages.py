@@ -94,7 +94,7 @@ class Stages:
         config = self.recipe.models[name]
         base = self._language_model(config, split, cut)
         answers = self._distilled(config, split, cut)
-        seed = derive_seed(self.recipe.seed, f"fit:{name}")
+        seed = self.recipe.fit_seed(name)
         if answers is not None:
             self.answers[name] = answers
         folders = {partner: self.fitted[partner].path for partner in config.partners()}
