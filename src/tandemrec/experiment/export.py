@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from tandemrec.data.examples import Examples
@@ -46,7 +47,8 @@ def export_training_set(run: Run, system: str, to: Path) -> dict[str, int]:
         rows: Iterable[Row] = _preferences(writer, train, target.tolist(), negatives.tolist())
     elif isinstance(objective, SOFTConfig):
         answers = pl.read_parquet(run.artifact(f"distil:{system}").path / ANSWERS)["answer"].to_list()
-        rows = _completions(writer, train, answers)
+        each = np.arange(len(train)).repeat(len(answers) // len(train))
+        rows = _completions(writer, train.take(each), answers)
     else:
         rows = _completions(writer, train, [writer.titles[item] for item in target])
     valid, wanted = first_targets(split.valid)

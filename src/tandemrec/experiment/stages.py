@@ -173,11 +173,12 @@ class Stages:
         if not isinstance(config, WriterConfig) or not isinstance(config.objective, SOFTConfig):
             return None
         teacher, settings = config.objective.teacher, config.objective.distil
+        seed = derive_seed(self.recipe.seed, f"distil:{teacher}")
 
         def make(draft: Path, work: Path) -> dict[str, Any]:
             writer = self.load(teacher)
             assert isinstance(writer, TitleWriter)
-            frame = distil(writer, split.train, split.dataset, settings, work)
+            frame = distil(writer, split.train, split.dataset, settings, seed=seed, workspace=work)
             frame.write_parquet(draft / ANSWERS)
             return {"teacher": teacher} | distil_summary(frame)
 
@@ -185,6 +186,7 @@ class Stages:
             "teacher": self.fitted[teacher].content,
             "split": cut.content,
             "config": _dump(settings),
+            "seed": seed if settings.sampling else None,
             "code": code_version("llm", "recommender.py"),
         }
         return self._get(f"distil:{teacher}", depends, make)

@@ -21,12 +21,20 @@ KINDS = ("genres", "categories", "category", "main_category", "series")
 
 
 def distil(
-    teacher: TitleWriter, examples: Examples, dataset: Dataset, config: DistilConfig, workspace: Path | None = None
+    teacher: TitleWriter,
+    examples: Examples,
+    dataset: Dataset,
+    config: DistilConfig,
+    *,
+    seed: int = 0,
+    workspace: Path | None = None,
 ) -> pl.DataFrame:
-    """The teacher's answer to every training prompt that has a target; one row an example, in their order.
+    """The teacher's answers to every training prompt that has a target, in the order of the examples.
+
+    One row an example with its best beam, or K rows with as many answers drawn from `seed`.
 
     Returns:
-        user, target (item), written (the best beam), answer (what is learned: the title as it was written, or the
+        user, target (item), written (by the teacher), answer (what is learned: the title as it was written, or the
         nearest one), nearest (item), exact (a title of the catalogue), hit (the target), hit_kind (nearest item and
         target share a kind; null where kinds are unknown).
 
@@ -35,7 +43,12 @@ def distil(
     """
     kinds = item_kinds(dataset, config.kind)
     examples, target = first_targets(examples)
-    written = teacher.complete(examples, workspace=workspace)
+    if config.sampling is None:
+        written = teacher.complete(examples, workspace=workspace)
+    else:
+        rows = np.arange(len(examples)).repeat(config.sampling.samples)
+        drawn = teacher.sampled(examples, config.sampling, seed, workspace)
+        examples, target, written = examples.take(rows), target[rows], [text for several in drawn for text in several]
     nearest = teacher.grounding.nearest(written)
     titles = dataset.titles
     return pl.DataFrame(

@@ -36,6 +36,11 @@ class Prompted:
         """Tokens of all prompts and completions, each counted once."""
         return sum(self.length(row) for row in range(len(self)))
 
+    def beside(self, further: Sequence[Sequence[list[int]]]) -> Prompted:
+        """The same prompts, each with further completions behind its own."""
+        pairs = zip(self.completions, further, strict=True)
+        return Prompted(self.prompts, [[*own, *others] for own, others in pairs])
+
     def keep(self, columns: Sequence[int]) -> Prompted:
         """The same prompts with some of their completions."""
         return Prompted(self.prompts, [[several[c] for c in columns] for several in self.completions])

@@ -14,6 +14,7 @@ from tandemrec.data.examples import Examples
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
 from tandemrec.llm.distil import distil, distil_summary, item_kinds
+from tandemrec.llm.generate import SamplingConfig
 from tandemrec.llm.recommenders.bigrec import BIGRec, BIGRecConfig
 from tandemrec.llm.recommenders.lessons import DistilConfig, draw_negatives
 
@@ -64,6 +65,34 @@ def test_distilled_answers_line_up_with_the_training_prompts(teacher: Path, answ
     assert distil_summary(frame)["hit_kind_share"] == pytest.approx(np.mean(same))
     grounded = distil(model, split.train, split.dataset, DistilConfig(ground=True))
     assert set(grounded["answer"]) <= set(titles)
+
+
+def test_several_answers_are_drawn_for_each_prompt(teacher: Path, split: Split) -> None:
+    model, sampling = BIGRec.load(teacher), SamplingConfig(samples=3, temperature=1.3)
+    frame = distil(model, split.train, split.dataset, DistilConfig(sampling=sampling), seed=4)
+    assert frame["user"].to_list() == split.train.user.repeat(3).tolist()
+    again = model.sampled(split.train, sampling, seed=4)
+    assert frame["written"].to_list() == [text for several in again for text in several]
+    assert any(len(set(several)) > 1 for several in again)
+    titles = split.dataset.titles
+    hits = [
+        text.strip().strip('"') == titles[item] for text, item in zip(frame["written"], frame["target"], strict=True)
+    ]
+    assert frame["hit"].to_list() == hits
+
+
+def test_equal_answers_count_as_one(
+    split: Split, nano_folder: Path, teacher: Path, answers: Path, tmp_path: Path
+) -> None:
+    frame = pl.read_parquet(answers)
+    frame[np.arange(frame.height).repeat(3)].write_parquet(tmp_path / "thrice.parquet")
+    mixed = SOFT_LOSS | {"schedule": {"kind": "fixed", "tau": 0.7}}
+    once = student({"objective": mixed}, nano_folder, teacher, answers)
+    several = {"objective": mixed | {"distil": {"sampling": {"samples": 3}}}}
+    thrice = student(several, nano_folder, teacher, tmp_path / "thrice.parquet")
+    losses = [[row["loss"] for row in model.fit(split, seed=3).curve] for model in (once, thrice)]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+    torch.testing.assert_close(once.scores(split.test), thrice.scores(split.test), rtol=1e-3, atol=1e-4)
 
 
 def test_unknown_column_of_kinds_is_refused(split: Split) -> None:
@@ -148,7 +177,7 @@ def test_what_does_not_fit_is_refused(split: Split, nano_folder: Path, teacher: 
     with pytest.raises(InputError, match="the answers of 'T' must be written first"):
         BIGRec(soft, nano_folder).fit(split)
     pl.DataFrame({"answer": ["a"]}).write_parquet(tmp_path / "short.parquet")
-    with pytest.raises(InputError, match=r"found 1 answers, expected \d+, one a training prompt"):
+    with pytest.raises(InputError, match=r"found 1 answers, expected \d+, 1 a training prompt"):
         BIGRec(soft, nano_folder, distilled=tmp_path / "short.parquet").fit(split)
     sdpo = BIGRecConfig.model_validate(BASE | {"objective": {"loss": "sdpo", "teacher": "T"}})
     with pytest.raises(InputError, match="the system 'T' must be trained first"):

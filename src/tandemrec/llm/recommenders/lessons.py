@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,17 +14,20 @@ from safetensors.torch import load_file, save_file
 from tandemrec.data.examples import Examples, ItemArray
 from tandemrec.errors import InputError
 from tandemrec.llm.finetune import length_batches
+from tandemrec.llm.generate import SamplingConfig
 from tandemrec.llm.model import LanguageModel
-from tandemrec.llm.objectives import SDPO, SFT, SOFT, Objective, Prompted, Reduction
+from tandemrec.llm.objectives import SDPO, Prompted, Reduction
 from tandemrec.llm.schedule import AdaptiveSchedule, ScheduleConfig
 from tandemrec.recommender import Config
 from tandemrec.training import process_rank, show_progress
 
-Tokens = Sequence[list[int]]
-
 
 class DistilConfig(Config):
-    """How the answers of self-distillation are kept."""
+    """How the answers of self-distillation are written and kept."""
+
+    sampling: SamplingConfig | None = None
+    """Learn from several answers drawn from the teacher, each with the weight τ / K; null: from its best beam, as in
+    the paper."""
 
     ground: bool = False
     """Keep the nearest title of the catalogue in place of the text as it was written, which need not exist."""
@@ -84,17 +86,6 @@ class SDPOConfig(Config):
 
 
 ObjectiveConfig = Annotated[SFTConfig | SOFTConfig | SDPOConfig, Field(discriminator="loss")]
-
-
-def sft_lesson(config: SFTConfig, prompts: Tokens, answers: Tokens) -> tuple[Objective, Prompted]:
-    """The real answers."""
-    return SFT(config.reduction), Prompted(prompts, [[answer] for answer in answers])
-
-
-def soft_lesson(config: SOFTConfig, prompts: Tokens, answers: Tokens, distilled: Tokens) -> tuple[SOFT, Prompted]:
-    """The real answers beside the distilled ones."""
-    objective = SOFT(tau=1.0, reduction=config.reduction)
-    return objective, Prompted(prompts, [[real, own] for real, own in zip(answers, distilled, strict=True)])
 
 
 def sdpo_lesson(

@@ -21,11 +21,11 @@ from tandemrec.errors import InputError
 from tandemrec.evaluation.evaluate import validation_figures
 from tandemrec.llm.card import model_card
 from tandemrec.llm.finetune import FineTuneConfig, FineTuning, fine_tune, go_on, prepare
-from tandemrec.llm.generate import GenerationConfig, generate
+from tandemrec.llm.generate import GenerationConfig, SamplingConfig, generate, sample
 from tandemrec.llm.grounding import Grounding, title_vectors
 from tandemrec.llm.model import LanguageModel, Precision, find_folder
 from tandemrec.llm.nano import NanoConfig, build_nano
-from tandemrec.llm.objectives import Objective, Prompted
+from tandemrec.llm.objectives import SFT, SOFT, Objective, Prompted
 from tandemrec.llm.prompts import (
     PromptConfig,
     PromptForm,
@@ -42,8 +42,6 @@ from tandemrec.llm.recommenders.lessons import (
     SOFTConfig,
     draw_negatives,
     sdpo_lesson,
-    sft_lesson,
-    soft_lesson,
 )
 from tandemrec.llm.schedule import AdaptiveSchedule, Curriculum
 from tandemrec.llm.trie import Trie, decode_titles
@@ -212,6 +210,14 @@ class TitleWriter(TextRecommender):
         """The generated answers; each different prompt is answered once."""
         return [self._memory[key] for key in self._keys(examples, workspace)]
 
+    def sampled(
+        self, examples: Examples, config: SamplingConfig, seed: int, workspace: Path | None = None
+    ) -> list[list[str]]:
+        """Independent answers to every example's prompt, in the order they were drawn."""
+        budget = self._answer_budget()
+        drawn = sample(self.language_model, self.prompts(examples), config, budget, seed=seed, workspace=workspace)
+        return [[beam.text for beam in several] for several in drawn]
+
     def scores(self, examples: Examples) -> Tensor:
         """Minus the distances of all titles to the generated one, (B, I).
 
@@ -315,23 +321,19 @@ class TitleWriter(TextRecommender):
         """The objective, the completions it needs, and what moves its weight between epochs."""
         config, lm, n = self.config.objective, self.language_model, self._answer_budget()
         part = self._answered(split.train)
-        answers = [several[0] for several in part.completions]
+        if isinstance(config, SFTConfig):
+            return SFT(config.reduction), self._whole(part), None
         examples, _ = first_targets(split.train)
-        objective: Objective
-        if isinstance(config, SOFTConfig):
-            texts = self._distilled(config, len(examples))
-            own = [label[:n] for label in answer_tokens(lm, texts, self.config.prompt)]
-            objective, part = soft_lesson(config, part.prompts, answers, own)
-            measure = self._distance(config.schedule, examples, seed)
-            return objective, self._whole(part), Curriculum(config.schedule, objective, measure)
         if isinstance(config, SDPOConfig):
             negatives = draw_negatives(examples, split.n_items, config.negatives, seed)
-            losers = [[self._labels[item][:n] for item in row] for row in negatives]
-            several = [[answer, *others] for answer, others in zip(answers, losers, strict=True)]
-            part = Prompted(part.prompts, several)
+            part = part.beside([[self._labels[item][:n] for item in row] for row in negatives])
             return sdpo_lesson(config, lm, part, self.config.finetune.micro_batch_tokens, workspace), part, None
-        objective, part = sft_lesson(config, part.prompts, answers)
-        return objective, self._whole(part), None
+        texts = self._distilled(config, len(examples))
+        labels = iter(answer_tokens(lm, [text for several in texts for text in several], self.config.prompt))
+        part = part.beside([[next(labels)[:n] for _ in several] for several in texts])
+        objective = SOFT(tau=1.0, distilled=len(texts[0]), reduction=config.reduction)
+        curriculum = Curriculum(config.schedule, objective, self._distance(config.schedule, examples, seed))
+        return objective, self._whole(part), curriculum
 
     def _task(self, objective: Objective, part: Prompted, valid: Prompted, seed: int) -> FineTuning:
         return FineTuning(self.language_model, objective, self.config.finetune, part, valid, seed)
@@ -350,13 +352,15 @@ class TitleWriter(TextRecommender):
         completions = [[prompt[1:] + label for label in several] for prompt, several in pairs]
         return Prompted([prompt[:1] for prompt in part.prompts], completions)
 
-    def _distilled(self, config: SOFTConfig, n: int) -> list[str]:
+    def _distilled(self, config: SOFTConfig, n: int) -> list[list[str]]:
+        """K answers to each of the N training prompts."""
         if self.distilled is None:
             raise InputError(f"key 'objective.teacher': the answers of '{config.teacher}' must be written first")
+        k = 1 if config.distil.sampling is None else config.distil.sampling.samples
         answers: list[str] = pl.read_parquet(self.distilled)["answer"].to_list()
-        if len(answers) != n:
-            raise InputError(f"{self.distilled}: found {len(answers)} answers, expected {n}, one a training prompt")
-        return answers
+        if len(answers) != n * k:
+            raise InputError(f"{self.distilled}: found {len(answers)} answers, expected {n * k}, {k} a training prompt")
+        return [answers[row * k : (row + 1) * k] for row in range(n)]
 
     def _distance(self, schedule: Any, examples: Examples, seed: int) -> Any:
         """Measures how far from the truth the model's answers to a fixed sample of training prompts are."""
