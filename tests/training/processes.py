@@ -1,6 +1,6 @@
 """Fine-tunes a tiny model, in one process or as several under torchrun, and writes curve and weights.
 
-usage: processes.py FOLDER OUT HOW [WORKSPACE]      HOW: "plain", "sharded" (FSDP2) or "killed" (dies in step 7)
+usage: processes.py FOLDER OUT HOW [WORKSPACE]      HOW: "plain", "sharded" (FSDP2); "killed", dies in step 7
 """
 
 import json
@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from tandemrec.llm.finetune import FineTuneConfig, FineTuning, fine_tune, prepare
 from tandemrec.llm.model import LanguageModel
 from tandemrec.llm.objectives import SOFT, Prompted
 from tandemrec.training import TrainingConfig, part
-from tandemrec.training.engine import whole_tensor
 
 
 def prompted(n: int, seed: int) -> Prompted:
@@ -25,37 +25,25 @@ def prompted(n: int, seed: int) -> Prompted:
     return Prompted(prompts, [[[prompt[-1], prompt[-1], 1], [prompt[0], 1]] for prompt in prompts])
 
 
-def shard(task: FineTuning) -> None:
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
-
-    mesh = init_device_mesh("cpu", (torch.distributed.get_world_size(),))
-    for layer in task.lm.model.get_base_model().model.layers:
-        fully_shard(layer, mesh=mesh)
-    fully_shard(task.module, mesh=mesh)
-
-
 def main(folder: str, out: str, how: str, workspace: str | None = None) -> None:
     torch.set_num_threads(1)
     training = TrainingConfig(epochs=2, learning_rate=5e-3, patience=None, checkpoint_seconds=0, log_every=1)
     config = FineTuneConfig(batch_size=9, dropout=0.0, micro_batch_tokens=60, training=training)
     lm = prepare(LanguageModel.load(folder), config, 7)
     task = FineTuning(lm, SOFT(tau=0.3), config, prompted(37, 0), prompted(8, 1), seed=7)
-    if how == "sharded":
-        torch.distributed.init_process_group("gloo")
-        shard(task)
-    if how == "killed":
-        calls, loss = [], task.loss
+    calls, loss = [], task.loss
 
-        def dying(batch: list[int]) -> Tensor:
-            calls.append(batch)
-            if len(calls) == 14:
-                sys.exit(9)
-            return loss(batch)
+    def watched(batch: list[int]) -> Tensor:
+        calls.append(batch)
+        if "killed" in how and len(calls) == 14:
+            sys.exit(9)
+        parameters = (task.prepared or task.module).parameters()
+        assert any(isinstance(parameter, DTensor) for parameter in parameters) == ("sharded" in how)
+        return loss(batch)
 
-        task.loss = dying  # type: ignore[method-assign]
+    task.loss = watched  # type: ignore[method-assign]
     report = fine_tune(task, None if workspace is None else Path(workspace))
-    weights = {name: whole_tensor(p.detach()) for name, p in task.module.named_parameters() if p.requires_grad}
+    weights = {name: p.detach() for name, p in task.module.named_parameters() if p.requires_grad}
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
         save_file({name: weight.contiguous() for name, weight in weights.items()}, Path(out) / "weights.safetensors")
         curve = [{key: value for key, value in row.items() if key != "seconds"} for row in report.curve]

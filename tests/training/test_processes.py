@@ -19,18 +19,22 @@ SCRIPT = Path(__file__).with_name("processes.py")
 
 
 def launch(processes: int, *arguments: str | Path) -> int:
-    done = start(processes, SCRIPT, *arguments)
-    if done.returncode and "killed" not in arguments:
+    how = str(arguments[2])
+    done = start(processes, SCRIPT, *arguments, sharded="sharded" in how)
+    if done.returncode and "killed" not in how:
         pytest.fail(done.stderr[-6000:])
     return done.returncode
 
 
-def start(processes: int, *command: str | Path) -> subprocess.CompletedProcess[str]:
+def start(processes: int, *command: str | Path, sharded: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run Python with arguments; `sharded`: with the variables that `accelerate launch` sets for FSDP2."""
     several = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
     return subprocess.run(
         [sys.executable, *several, *map(str, command)],
-        env=environment | {"OMP_NUM_THREADS": "1", "TANDEMREC_PROGRESS": "0"},
+        env=environment
+        | {"OMP_NUM_THREADS": "1", "TANDEMREC_PROGRESS": "0"}
+        | ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"} if sharded else {}),
         capture_output=True,
         text=True,
         check=False,
@@ -74,6 +78,22 @@ def test_two_killed_processes_go_on(tiny: Callable[[str], str], tmp_path: Path) 
     assert (tmp_path / "work" / "metrics.jsonl").read_text() == (tmp_path / "work-killed" / "metrics.jsonl").read_text()
 
 
+def test_what_was_killed_in_parts_goes_on_whole(tiny: Callable[[str], str], tmp_path: Path) -> None:  # noqa: F811
+    model, whole, resumed = tiny("llama"), folder(tmp_path, "whole"), folder(tmp_path, "resumed")
+    launch(1, model, whole, "plain", tmp_path / "work")
+    assert launch(2, model, resumed, "killed sharded", tmp_path / "work-killed") != 0
+    launch(1, model, resumed, "plain", tmp_path / "work-killed")
+    compare(whole, resumed)
+
+
+def test_the_example_of_a_configuration_asks_for_fsdp2() -> None:
+    from accelerate.commands.config import load_config_from_file
+
+    config = load_config_from_file(str(Path(__file__).parents[2] / "examples" / "accelerate" / "fsdp2.yaml"))
+    assert config.distributed_type == "FSDP"
+    assert config.fsdp_config["fsdp_version"] == 2
+
+
 def test_a_whole_run_by_two_processes(tmp_path: Path) -> None:
     """Training and generation are shared; the first process writes, and a single one finds everything finished."""
     recipe = Path(__file__).parents[1] / "experiment" / "tiny.yaml"
@@ -88,6 +108,13 @@ def test_a_whole_run_by_two_processes(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "results.json").read_bytes() == results
     alone = start(1, "-m", "tandemrec", "run", recipe, "--out", tmp_path / "alone", "--store", tmp_path / "other")
     assert alone.returncode == 0
-    mine, theirs = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("run", "alone"))
-    values = [{row["system"]: row["metrics"]["ndcg@10"]["mean"] for row in r["leaderboard"]} for r in (mine, theirs)]
+    places = ("--out", tmp_path / "sharded", "--store", tmp_path / "third")
+    cut = start(2, "-m", "tandemrec", "run", recipe, *places, sharded=True)
+    assert cut.returncode == 0, cut.stderr[-6000:]
+    mine, theirs, third = (
+        json.loads((tmp_path / name / "results.json").read_text())["leaderboard"]
+        for name in ("run", "alone", "sharded")
+    )
+    values = [{row["system"]: row["metrics"]["ndcg@10"]["mean"] for row in rows} for rows in (mine, theirs, third)]
     assert values[0] == pytest.approx(values[1], abs=0.03)
+    assert values[2] == pytest.approx(values[1], abs=0.03)

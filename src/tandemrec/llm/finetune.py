@@ -67,6 +67,8 @@ class FineTuning(Task[list[int]]):
         curriculum: moves the objective's weight between epochs.
     """
 
+    may_shard = True
+
     def __init__(
         self,
         lm: LanguageModel,

@@ -1,7 +1,13 @@
-"""Devices and processes, through Accelerate: a laptop's CPU, one GPU and many of them run the same loop."""
+"""Devices and processes, through Accelerate: a laptop's CPU, one GPU and many of them run the same loop.
+
+Several processes keep whole copies of the module (data parallel) or, where Accelerate is configured for FSDP2, train a
+copy of which each holds a part, with its gradients and optimiser state; generation and saving then use the whole one.
+"""
 
 from __future__ import annotations
 
+import copy
+import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
@@ -10,40 +16,67 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from tandemrec.errors import InputError
 from tandemrec.training.config import TrainingConfig
 from tandemrec.training.task import BatchT
 
+SHARDS = "ACCELERATE_USE_FSDP"
+"""What `accelerate launch` sets where its configuration asks for FSDP."""
+
 
 class Engine:
     """One training's `Accelerator`, with the sums over processes that the loop needs."""
 
-    def __init__(self, config: TrainingConfig, device: torch.device, directory: Path | None, label: str) -> None:
+    def __init__(
+        self, config: TrainingConfig, device: torch.device, directory: Path | None, label: str, *, may_shard: bool
+    ) -> None:
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState
+        from accelerate.utils import patch_environment
 
         for tracker in config.trackers:
             if find_spec(tracker) is None:
                 raise InputError(f"key 'training.trackers': found '{tracker}', whose package is not installed")
         # Accelerate keeps the first precision it was given for the whole process; each training has its own.
         AcceleratorState._reset_state()
-        self.accelerator = Accelerator(
-            cpu=device.type == "cpu",
-            device_placement=False,
-            mixed_precision=config.mixed_precision,
-            log_with=list(config.trackers) or None,
-            project_dir=directory,
-        )
+        asked = os.environ.get(SHARDS, "false").lower() == "true"
+        with patch_environment(**{SHARDS: str(asked and may_shard).lower()}):
+            self.accelerator = Accelerator(
+                cpu=device.type == "cpu",
+                device_placement=False,
+                mixed_precision=config.mixed_precision,
+                log_with=list(config.trackers) or None,
+                project_dir=directory,
+            )
         self.processes, self.rank = self.accelerator.num_processes, self.accelerator.process_index
+        self.shards = asked and may_shard and self.processes > 1
         if config.trackers:
             self.accelerator.init_trackers(label.replace(" ", "-"), config=config.model_dump(mode="json"))
+
+    def trainee(self, module: nn.Module) -> nn.Module:
+        """What the optimiser works on: the module itself, or the copy that is sharded over the processes."""
+        if not self.shards:
+            return module
+        shared = copy.deepcopy(module)
+        # Transformers names the classes that are cut as one; Accelerate asks the outermost module for them.
+        wrapped = {name for part in module.modules() for name in getattr(part, "_no_split_modules", None) or ()}
+        shared._no_split_modules = sorted(wrapped)  # type: ignore[assignment]
+        if self._device().type == "cpu":  # where Accelerate leaves its FSDP settings alone
+            mesh = init_device_mesh("cpu", (self.processes,))
+            for part in shared.modules():
+                if type(part).__name__ in wrapped:
+                    fully_shard(part, mesh=mesh)
+            fully_shard(shared, mesh=mesh)
+        return shared
 
     def prepare(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
         """The module inside what several processes need (itself, for one), and the optimiser."""
         if any(isinstance(parameter, DTensor) for parameter in module.parameters()):
-            return module, self.accelerator.prepare(optimizer)  # sharded by the caller
+            return module, self.accelerator.prepare(optimizer)  # sharded already
         prepared, stepper = self.accelerator.prepare(module, optimizer)
         # Accelerate's step looks for a package on the disk each time, a fifth of a small model's step; where there is
         # nothing to scale or to share, it does no more than the optimiser's own.

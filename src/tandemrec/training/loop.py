@@ -35,7 +35,7 @@ def train(
         The curve (one row a validated epoch: epoch, loss, validation figures, seconds), the best epoch and its value.
     """
     device = next(task.module.parameters()).device
-    engine = Engine(config, device, workspace, label)
+    engine = Engine(config, device, workspace, label, may_shard=task.may_shard)
     state = TrainingState(task.module, config, engine, workspace)
     task.prepared = state.prepared
     if not state.restore():
@@ -46,6 +46,8 @@ def train(
             bar = progress.add_task(label, total=total_steps, completed=state.step, info="")
             while state.epoch < config.epochs and not state.stopped:
                 _train_epoch(task, config, state, total_steps, lambda: progress.advance(bar))
+                state.gather()
+                state.train(False)
                 state.finish_epoch(_validated(task, config, state.epoch + 1), config)
                 progress.update(bar, info=state.describe())
             progress.update(bar, completed=total_steps)
@@ -60,7 +62,7 @@ def _train_epoch(
     task: Task[BatchT], config: TrainingConfig, state: TrainingState, total_steps: int, advance: Callable[[], None]
 ) -> None:
     task.begin_epoch(state.epoch, state.curve, state.memory)
-    task.module.train()
+    state.train(True)
     steps = task.steps(state.epoch)
     last_save = time.monotonic()
     for index in range(state.step_in_epoch, len(steps)):
@@ -111,7 +113,6 @@ def _validated(task: Task[BatchT], config: TrainingConfig, epoch: int) -> dict[s
     """Figures after epoch number `epoch` (from 1), if it is one to validate."""
     if epoch % config.validate_every and epoch != config.epochs:
         return None
-    task.module.eval()
     with torch.no_grad():
         return task.validate()
 

@@ -31,16 +31,17 @@ class TrainingState:
 
     def __init__(self, module: nn.Module, config: TrainingConfig, engine: Engine, workspace: Path | None) -> None:
         self.module, self.engine, self.workspace = module, engine, workspace
+        self.trainee = engine.trainee(module)
         self.optimizer = torch.optim.AdamW(
-            [parameter for parameter in module.parameters() if parameter.requires_grad],
+            [parameter for parameter in self.trainee.parameters() if parameter.requires_grad],
             lr=config.learning_rate,
             betas=(0.9, config.beta2),
             weight_decay=config.weight_decay,
             fused=True,
         )
-        self.prepared, self.stepper = engine.prepare(module, self.optimizer)
+        self.prepared, self.stepper = engine.prepare(self.trainee, self.optimizer)
         # Read after preparing: sharding puts other parameters into the same module.
-        trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        trained = [(name, p) for name, p in self.trainee.named_parameters() if p.requires_grad]
         self.names, self.parameters = [name for name, _ in trained], [p for _, p in trained]
         self.epoch = self.step = self.step_in_epoch = self.bad_validations = 0
         self.best_epoch: int | None = None
@@ -79,7 +80,17 @@ class TrainingState:
         """Trainable parameters and buffers."""
         pairs = zip(self.names, self.parameters, strict=True)
         tensors = {name: whole_tensor(parameter.detach()).clone() for name, parameter in pairs}
-        return tensors | {f"buffer:{name}": buffer.detach().clone() for name, buffer in self.module.named_buffers()}
+        return tensors | {f"buffer:{name}": buffer.detach().clone() for name, buffer in self.trainee.named_buffers()}
+
+    def gather(self) -> None:
+        """Bring the weights of a sharded copy into the whole module."""
+        if self.trainee is not self.module:
+            self._load_weights(self.weights(), self.module)
+
+    def train(self, mode: bool) -> None:
+        """Dropout and the like on or off."""
+        self.prepared.train(mode)
+        self.module.train(mode)
 
     def seconds(self) -> float:
         """Wall time, that of killed attempts included."""
@@ -140,7 +151,8 @@ class TrainingState:
             setattr(self, key, value)
         if self.engine.rank:
             self.loss_sum = 0.0  # the first process carries the sum of all
-        self._load_weights(tensors)
+        self._load_weights(tensors, self.trainee)
+        self.gather()
         for name, parameter in zip(self.names, self.parameters, strict=True):
             stored = {
                 key.split(":", 2)[1]: value
@@ -161,7 +173,7 @@ class TrainingState:
     def load_best(self) -> None:
         """Put the best epoch's weights into the module."""
         if self.best:
-            self._load_weights(self.best)
+            self._load_weights(self.best, self.module)
 
     def _restore_random(self, tensors: dict[str, Tensor]) -> None:
         """Each process goes on with its own random state; with another number of them there is none to go on with."""
@@ -185,11 +197,12 @@ class TrainingState:
     def _was_saved(self, line: dict[str, float]) -> bool:
         return line["step"] < self.step or (line["step"] == self.step and line.get("epoch", 0) <= self.epoch)
 
-    def _load_weights(self, tensors: dict[str, Tensor]) -> None:
+    def _load_weights(self, tensors: dict[str, Tensor], module: nn.Module) -> None:
+        parameters = dict(module.named_parameters())
         with torch.no_grad():
-            for name, parameter in zip(self.names, self.parameters, strict=True):
-                parameter.copy_(like(tensors[name], parameter))
-            for name, buffer in self.module.named_buffers():
+            for name in self.names:
+                parameters[name].copy_(like(tensors[name], parameters[name]))
+            for name, buffer in module.named_buffers():
                 buffer.copy_(tensors[f"buffer:{name}"])
 
     def _write(self, name: str, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor, nn
 
@@ -19,7 +19,10 @@ class Task(ABC, Generic[BatchT]):
     Attributes:
         module: its trainable parameters are optimised; its trainable state is what checkpoints and `best` hold.
         prepared: what a distributed run puts around the module; None without one.
+        may_shard: whether `loss` reaches the parameters through `run` alone, so that processes may each hold a part.
     """
+
+    may_shard: ClassVar[bool] = False
 
     module: nn.Module
     prepared: nn.Module | None = None
