@@ -47,6 +47,13 @@ def test_a_run_can_be_judged_again(quick_run: Path) -> None:
     assert "hr@3" in done.stdout
 
 
+def test_runs_can_be_compared(quick_run: Path) -> None:
+    done = tandem("compare", "runs/quick", "--resamples", "400", cwd=quick_run)
+    assert done.returncode == 0, done.stderr
+    assert "has the best ndcg@10" in done.stdout.replace("\n", " ")
+    assert (quick_run / "comparison" / "compare.tex").is_file()
+
+
 def test_data_show_prints_cleaning_split_and_leaks(quick_run: Path) -> None:
     done = tandem("data", "show", "quick.yaml", "--store", "store", cwd=quick_run)
     assert done.returncode == 0, done.stderr

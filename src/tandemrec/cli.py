@@ -101,6 +101,27 @@ def select_examples(
 
 
 @app.command()
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Folders of finished runs; those of other training seeds are pooled.")
+    ],
+    out: Annotated[Path, typer.Option(help="Output directory.")] = Path("comparison"),
+    metric: Annotated[str | None, typer.Option(help="What pairs are tested on; default: the runs' headline.")] = None,
+    resamples: Annotated[int, typer.Option(min=200, help="Bootstrap draws and permutations.")] = 10_000,
+) -> None:
+    """Compare every pair of systems of finished runs: differences, intervals, corrected p-values."""
+    from tandemrec.evaluation.comparison import ComparisonConfig
+    from tandemrec.experiment.compare import compare as compare_runs
+    from tandemrec.report.comparison import answer, comparison_tables
+
+    results = compare_runs(runs, out, metric=metric, config=ComparisonConfig(resamples=resamples))
+    for table in comparison_tables(results):
+        console.print(table)
+    console.print(answer(results), markup=False)
+    console.print(f"\nWritten to {out}: compare.json, compare.md, compare.tex")
+
+
+@app.command()
 def evaluate(
     run: RunArgument,
     set_: SetOption = None,

@@ -28,7 +28,7 @@ from tandemrec.recommender import NO_ITEM, Ranking, RatingPredictor
 from tandemrec.report.page import markdown_page
 from tandemrec.training.processes import process_rank, wait_for_all
 
-RESULTS, CARD, RECIPE = "results.json", "run_card.json", "recipe.yaml"
+RESULTS, CARD, RECIPE, PER_USER = "results.json", "run_card.json", "recipe.yaml", "per_user.parquet"
 
 
 def run(
@@ -304,7 +304,7 @@ def _write(
         pl.read_parquet(evaluated.path / "per_example.parquet").select(pl.lit(name).alias("system"), pl.all())
         for name, (_, evaluated) in judged.items()
     ]
-    pl.concat(frames).write_parquet(out / "per_user.parquet")
+    pl.concat(frames).write_parquet(out / PER_USER)
     (out / CARD).write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (out / "report.md").write_text(markdown_page(results, card), encoding="utf-8")
     draft = out / f"{RESULTS}.draft"

@@ -160,7 +160,9 @@ class Stages:
             "partners": self._partners(config),
             "split": cut.content,
             "evaluation": _dump(settings),
-            "code": code_version("evaluation", "recommender.py"),
+            "code": code_version(
+                "evaluation/evaluate.py", "evaluation/metrics.py", "evaluation/ratings.py", "recommender.py"
+            ),
         }
         return self._get(f"evaluate:{name}", depends, make)
 

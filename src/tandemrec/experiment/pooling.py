@@ -1,0 +1,130 @@
+"""Systems of several runs: which are repetitions of one training, which only share a name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+from tandemrec.errors import InputError
+from tandemrec.experiment.recipe import Recipe
+from tandemrec.experiment.run import PER_USER, Run
+
+
+@dataclass
+class Pooled:
+    """A system with the runs that trained it, all with the same settings.
+
+    Attributes:
+        name: as in the runs' leaderboards.
+        settings: its part of the recipe, flat: `training.epochs` → 3.
+        runs: by the name of the repetition, which is the training seed.
+        frames: one row an example, all in the same order, by the name of the repetition.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    runs: dict[str, Run] = field(default_factory=dict)
+    frames: dict[str, pl.DataFrame] = field(default_factory=dict)
+
+
+def check_comparable(runs: Sequence[Run]) -> None:
+    """Refuse runs that were not judged on the same questions in the same way.
+
+    Raises:
+        InputError: naming the two runs, what differs, and how.
+    """
+    first = runs[0]
+    for run in runs[1:]:
+        for what, ours, theirs in zip(_FACTS, _facts(first), _facts(run), strict=True):
+            if ours != theirs:
+                raise InputError(
+                    f"{first.path} and {run.path} cannot be compared: their {what} differ, found {ours} and {theirs}"
+                )
+
+
+def pool(runs: Sequence[Run]) -> dict[str, Pooled]:
+    """Every system by its label: its name, and where runs mean different systems by it, the settings that differ.
+
+    Raises:
+        InputError: if runs judge different users, or one training has two results.
+    """
+    found: dict[str, Pooled] = {}
+    several_seeds = len({run.results["seed"] for run in runs}) > 1
+    asked: pl.DataFrame | None = None
+    for run in runs:
+        recipe = run.recipe
+        seeds = run.results["seed"], run.results.get("training_seed", run.results["seed"])
+        repeat = ".".join(map(str, seeds)) if several_seeds else str(seeds[1])
+        for name, frame in _frames(run):
+            questions = frame.select("example", "user")
+            asked = questions if asked is None else asked
+            if not questions.equals(asked):
+                raise InputError(f"{runs[0].path} and {run.path} cannot be compared: they judge different users")
+            settings = _flat(recipe.models[name].model_dump(mode="json"))
+            system = found.setdefault(f"{name} {_identity(recipe, name)}", Pooled(name, settings))
+            if repeat in system.frames and not system.frames[repeat].equals(frame):
+                raise InputError(
+                    f"{system.runs[repeat].path} and {run.path} cannot be compared: '{name}' has equal settings and "
+                    f"seeds in both but other results, so they were made by different versions of the code"
+                )
+            system.runs.setdefault(repeat, run)
+            system.frames.setdefault(repeat, frame)
+    return _labelled(found.values())
+
+
+def _frames(run: Run) -> Iterable[tuple[str, pl.DataFrame]]:
+    """Every system's rows of the run's `per_user.parquet`, sorted by example."""
+    frame = pl.read_parquet(run.path / PER_USER)
+    for name in frame["system"].unique(maintain_order=True):
+        yield name, frame.filter(pl.col("system") == name).drop("system").sort("example")
+
+
+_FACTS = ("data", "splits", "seeds of drawn examples", "tasks", "protocols of evaluation")
+
+
+def _facts(run: Run) -> tuple[object, ...]:
+    """What must be equal, in the order of `_FACTS`."""
+    results, split, judged = run.results, run.recipe.split, run.results["evaluation"]
+    sampled = any(size is not None for size in split.sample.model_dump().values())
+    return (
+        f"{results['data']['name']} {results['data']['fingerprint'][:12]}",
+        f"{results['split']['protocol']} {split.model_dump(mode='json')}",
+        results["seed"] if sampled else None,
+        judged.get("task", "ranking"),
+        f"{judged['part']} part, {judged['n']:,} examples. {judged['protocol']}",
+    )
+
+
+def _identity(recipe: Recipe, name: str) -> str:
+    """Everything in the recipe that a system depends on: its settings and those of the systems it builds on."""
+    config = recipe.models[name]
+    partners = {partner: _identity(recipe, partner) for partner in config.partners()}
+    return json.dumps([config.model_dump(mode="json"), partners], sort_keys=True)
+
+
+def _labelled(systems: Iterable[Pooled]) -> dict[str, Pooled]:
+    named: dict[str, list[Pooled]] = {}
+    for system in systems:
+        named.setdefault(system.name, []).append(system)
+    labelled = {}
+    for name, variants in named.items():
+        keys = {key for system in variants for key in system.settings}
+        differing = [key for key in sorted(keys) if len({str(system.settings.get(key)) for system in variants}) > 1]
+        for system in variants:
+            told = ", ".join(f"{key}={system.settings.get(key)}" for key in differing)
+            label = name if len(variants) == 1 else f"{name} ({told})"
+            if label in labelled or (len(variants) > 1 and not told):  # what differs lies in what it builds on
+                label = f"{name} ({next(iter(system.runs.values())).path})"
+            labelled[label] = system
+    return labelled
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,207 @@
+"""A comparison of systems in words, for the terminal, as Markdown and as LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from tandemrec.report.leaderboard import cell, headline_metrics, table_of
+
+LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
+    sign: f"\\{sign}" for sign in "&%$#_{}"
+}
+LATEX |= {sign: f"${sign}$" for sign in "<>"}
+
+
+def answer(results: Mapping[str, Any]) -> str:
+    """The best system, whether its lead could be chance, and what the test set can tell apart."""
+    rows, metric = results["leaderboard"], results["evaluation"]["headline"]
+    best = rows[0]
+    found = f"{best['system']} has the best {metric}, {best['metrics'][metric]['mean']:.4f}"
+    if len(rows) == 1:
+        return f"{found}; there is nothing to compare it with."
+    tied = [row["system"] for row in rows[1:] if not is_certain(results, best["system"], row["system"])]
+    tests = "one pair" if len(results["pairs"]) == 1 else f"{len(results['pairs'])} pairs"
+    if not tied:
+        lead = f"better than each of the other {len(rows) - 1}" if len(rows) > 2 else f"better than {rows[1]['system']}"
+        text = f"{found}, significantly {lead} (Holm's correction for {tests})."
+    else:
+        text = f"{found}, but its lead over {_listed(tied)} may be chance (Holm's correction for {tests})."
+    limit, power = results["resolvable"], results["settings"]["power"]
+    return (
+        f"{text} With these {results['users']:,} users a true difference of {limit['one_test']:.4f} is found in "
+        f"{power:.0%} of cases by one test, {limit['all_tests']:.4f} among all pairs (median over pairs)."
+    )
+
+
+def is_certain(results: Mapping[str, Any], one: str, other: str) -> bool:
+    """Whether the two differ by more than chance after the correction."""
+    return bool(pair_of(results, one, other)["p_holm"] < 1 - results["settings"]["level"])
+
+
+def pair_of(results: Mapping[str, Any], one: str, other: str) -> dict[str, Any]:
+    """The test of `one` against `other`, its difference being one − other."""
+    for pair in results["pairs"]:
+        if (pair["system"], pair["other"]) == (one, other):
+            return dict(pair)
+        if (pair["system"], pair["other"]) == (other, one):
+            turned = {"difference": -pair["difference"], "low": -pair["high"], "high": -pair["low"]}
+            return dict(pair) | {"system": one, "other": other} | turned
+    raise KeyError(f"{one} and {other} were not compared")
+
+
+def comparison_tables(results: Mapping[str, Any]) -> Iterator[Table]:
+    """Leaderboard with intervals and the difference from its first row; then every pair."""
+    dropped = {"± users", "± seeds", "p"} if _repeated(results) > 1 else {"± users", "± seeds", "seeds", "p"}
+    yield _rich(f"{results['data']['name']}: {_judged(results)}", _board_header(results), _board_rows(results), dropped)
+    if len(results["leaderboard"]) > 2:
+        title = f"every pair, {results['evaluation']['headline']}"
+        yield _rich(title, _pair_header(results), _pair_rows(results), {"p", "seeds"})
+
+
+def comparison_markdown(results: Mapping[str, Any]) -> str:
+    """The answer, the leaderboard, all metrics, every pair, and what was compared how."""
+    metrics = headline_metrics(results)
+    every = [[row["system"], *(cell(row["metrics"][name]) for name in metrics)] for row in results["leaderboard"]]
+    parts = [
+        "# Comparison",
+        answer(results),
+        table_of(_board_header(results), _board_rows(results)),
+        "## All metrics",
+        table_of(["system", *metrics], every),
+        f"Mean ± standard error over {_over(results)}.",
+        "## Every pair" if results["pairs"] else "",
+        table_of(_pair_header(results), _pair_rows(results)) if results["pairs"] else "",
+        "## How",
+        how(results),
+        table_of(
+            ["run", "name", "seed", "training seed"],
+            [[run["path"], run["name"], run["seed"], run["training_seed"]] for run in results["runs"]],
+        ),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def comparison_latex(results: Mapping[str, Any]) -> str:
+    """The leaderboard with all metrics and the table of pairs, for `booktabs`; the best mean of a column is bold."""
+    metrics, lower = headline_metrics(results), results["evaluation"]["task"] == "rating"
+    board, best = results["leaderboard"], min if lower else max
+    top = {name: best(row["metrics"][name]["mean"] for row in board) for name in metrics}
+    rows = []
+    for row in board:
+        figures = []
+        for name in metrics:
+            figure = row["metrics"][name]
+            mean = f"{figure['mean']:.4f}"
+            mean = f"\\mathbf{{{mean}}}" if figure["mean"] == top[name] else mean
+            figures.append(f"${mean}_{{\\pm {figure['standard_error']:.4f}}}$")
+        rows.append([_escaped(row["system"]), *figures])
+    tables = [_latex(["system", *map(_escaped, metrics)], rows)]
+    if results["pairs"]:
+        pairs = [[_escaped(text) for text in row] for row in _pair_rows(results)]
+        tables.append(_latex([_escaped(name) for name in _pair_header(results)], pairs))
+    return f"% {_judged(results)}; mean and standard error over {_over(results)}\n" + "\n".join(tables)
+
+
+def how(results: Mapping[str, Any]) -> str:
+    """The tests in words."""
+    settings, tests = results["settings"], {pair["test"] for pair in results["pairs"]}
+    named = {
+        "permutation over users": "two-sided permutation tests that exchange two systems within users",
+        "t over users and seeds": "two-sided t-tests over users and training seeds, both random",
+    }
+    tested = f" p-values: {' and '.join(named[test] for test in sorted(tests))}, corrected by Holm." if tests else ""
+    return (
+        f"Split: {results['split']['protocol']}. {results['evaluation']['protocol']} Intervals: "
+        f"{settings['level']:.0%} bootstrap over {_over(results)}, {settings['resamples']:,} draws.{tested}"
+    )
+
+
+def _judged(results: Mapping[str, Any]) -> str:
+    return f"{results['evaluation']['part']} part, {results['users']:,} users"
+
+
+def _over(results: Mapping[str, Any]) -> str:
+    return f"users and up to {_repeated(results)} training seeds" if _repeated(results) > 1 else "users"
+
+
+def _repeated(results: Mapping[str, Any]) -> int:
+    return max(int(row["repetitions"]) for row in results["leaderboard"])
+
+
+def _board_header(results: Mapping[str, Any]) -> list[str]:
+    level = f"{results['settings']['level']:.0%} interval"
+    return ["system", results["evaluation"]["headline"], level, "seeds", "± users", "± seeds", "from first", "p (Holm)"]
+
+
+def _board_rows(results: Mapping[str, Any]) -> list[list[str]]:
+    board, metric = results["leaderboard"], results["evaluation"]["headline"]
+    rows = []
+    for row in board:
+        figure = row["metrics"][metric]
+        against = ["", ""]
+        if row is not board[0]:
+            pair = pair_of(results, row["system"], board[0]["system"])
+            against = [f"{pair['difference']:+.4f}", _p(pair["p_holm"])]
+        seeds = f"{figure['seed_error']:.4f}" if row["repetitions"] > 1 else ""
+        rows.append(
+            [
+                *(row["system"], cell(figure), f"{row['low']:.4f} to {row['high']:.4f}", str(row["repetitions"])),
+                *(f"{figure['user_error']:.4f}", seeds, *against),
+            ]
+        )
+    return rows
+
+
+def _pair_header(results: Mapping[str, Any]) -> list[str]:
+    return ["system", "against", "difference", f"{results['settings']['level']:.0%} interval", "p", "p (Holm)", "seeds"]
+
+
+def _pair_rows(results: Mapping[str, Any]) -> list[list[str]]:
+    """Every pair, the better system first, in the order of the leaderboard."""
+    names = [row["system"] for row in results["leaderboard"]]
+    rows = []
+    for place, one in enumerate(names):
+        for other in names[place + 1 :]:
+            pair = pair_of(results, one, other)
+            rows.append(
+                [
+                    *(one, other, f"{pair['difference']:+.4f}", f"{pair['low']:+.4f} to {pair['high']:+.4f}"),
+                    *(_p(pair["p_value"]), _p(pair["p_holm"]), str(pair["repetitions"])),
+                ]
+            )
+    return rows
+
+
+def _p(value: float) -> str:
+    return f"{value:.4f}" if value >= 0.0001 else "<0.0001"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _rich(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], dropped: set[str]) -> Table:
+    """As Markdown, but for columns and blanks that a terminal has no room for."""
+    table = Table(title=title)
+    kept = [place for place, name in enumerate(header) if name not in dropped]
+    for name in (header[place] for place in kept):
+        text = name in {"system", "against"}
+        table.add_column(name, justify="left" if text else "right", no_wrap=not text, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(row[place].replace(" ± ", " ±").replace(" to ", "…")) for place in kept))
+    return table
+
+
+def _latex(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    columns = "l" * sum(name in {"system", "against"} for name in header)
+    lines = [" & ".join(row) + r" \\" for row in (header, *rows)]
+    body = "\n".join([r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"])
+    return f"\\begin{{tabular}}{{{columns}{'r' * (len(header) - len(columns))}}}\n{body}\n\\end{{tabular}}\n"
+
+
+def _escaped(text: str) -> str:
+    return "".join(LATEX.get(sign, sign) for sign in text)

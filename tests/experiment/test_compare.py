@@ -1,0 +1,130 @@
+"""Runs side by side: what is pooled, what is told apart, what is refused, and what is written."""
+
+import json
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+
+from tandemrec.errors import InputError
+from tandemrec.evaluation.comparison import ComparisonConfig
+from tandemrec.experiment.compare import compare
+from tandemrec.experiment.recipe import load_recipe
+from tandemrec.experiment.run import run
+from tandemrec.report.comparison import answer
+
+TINY = {
+    "name": "tiny",
+    "data": {"format": "sample"},
+    "split": {"protocol": "leave-one-out", "sample": {"test": 150}},
+    "models": {
+        "Popularity": {"model": "popularity"},
+        "EASE_co": {"model": "ease"},
+        "SASRec": {
+            "model": "sasrec", "max_length": 5, "dim": 8, "blocks": 1,
+            "training": {"epochs": 1, "patience": None, "clip_norm": None},
+        },
+    },
+    "evaluation": {"cutoffs": [5, 10]},
+}  # fmt: skip
+QUICK = ComparisonConfig(resamples=400)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of three training seeds, and runs that differ in a setting, the split, the protocol."""
+    folder = tmp_path_factory.mktemp("runs")
+    changes = {
+        "one": {},
+        "two": {"training_seed": 2},
+        "three": {"training_seed": 3},
+        "wide": {"models.SASRec.dim": 16},
+        "other-users": {"seed": 7},
+        "seen": {"evaluation.exclude_seen": False},
+        "short": {"split.history": 5},
+    }
+    for name, change in changes.items():
+        run(load_recipe(TINY, change), folder / name, store=folder / "store")
+    return folder
+
+
+def test_repetitions_are_pooled_and_their_spread_is_shown(runs: Path, tmp_path: Path) -> None:
+    found = compare([runs / "one", runs / "two", runs / "three"], tmp_path / "out", config=QUICK)
+    rows = {row["system"]: row for row in found["leaderboard"]}
+    assert set(rows) == {"Popularity", "EASE_co", "SASRec"}
+    assert {row["repetitions"] for row in rows.values()} == {3}
+    means = [json.loads((runs / name / "results.json").read_text())["leaderboard"] for name in ("one", "two", "three")]
+    sasrec = [next(r for r in board if r["system"] == "SASRec")["metrics"]["ndcg@10"]["mean"] for board in means]
+    assert len(set(sasrec)) == 3
+    assert rows["SASRec"]["metrics"]["ndcg@10"]["mean"] == pytest.approx(sum(sasrec) / 3)
+    assert rows["SASRec"]["metrics"]["ndcg@10"]["seed_error"] > 0
+    assert rows["EASE_co"]["metrics"]["ndcg@10"]["seed_error"] == pytest.approx(0)
+    assert json.loads((tmp_path / "out" / "compare.json").read_text()) == json.loads(json.dumps(found))
+    markdown, latex = ((tmp_path / "out" / name).read_text() for name in ("compare.md", "compare.tex"))
+    assert answer(found) in markdown
+    assert r"EASE\_co" in latex
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["compare.json", "compare.md", "compare.tex"]
+
+
+def test_one_run_gives_the_figures_of_its_leaderboard(runs: Path) -> None:
+    found = compare([runs / "one"], config=QUICK)
+    board = {
+        row["system"]: row["metrics"] for row in json.loads((runs / "one" / "results.json").read_text())["leaderboard"]
+    }
+    for row in found["leaderboard"]:
+        for name, figure in row["metrics"].items():
+            assert figure["mean"] == pytest.approx(board[row["system"]][name]["mean"])
+            assert figure["standard_error"] == pytest.approx(board[row["system"]][name]["standard_error"])
+    assert found["leaderboard"][0]["system"] in answer(found)
+    assert len(found["pairs"]) == 3
+
+
+def test_a_name_with_two_meanings_is_told_apart_and_equal_systems_count_once(runs: Path) -> None:
+    found = compare([runs / "one", runs / "wide"], config=QUICK)
+    assert {row["system"] for row in found["leaderboard"]} == {
+        "Popularity", "EASE_co", "SASRec (dim=8)", "SASRec (dim=16)",
+    }  # fmt: skip
+    assert {row["repetitions"] for row in found["leaderboard"]} == {1}
+
+
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [
+        ("other-users", "seeds of drawn examples differ, found 42 and 7"),
+        ("seen", "protocols of evaluation differ"),
+        ("short", "splits differ"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(runs: Path, tmp_path: Path, other: str, what: str) -> None:
+    with pytest.raises(InputError, match=what):
+        compare([runs / "one", runs / other], tmp_path / "out", config=QUICK)
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_refusals(runs: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="metric 'hr@7' was not measured by all runs, they share: hr@5"):
+        compare([runs / "one"], metric="hr@7")
+    with pytest.raises(InputError, match="no finished run"):
+        compare([tmp_path])
+    shutil.copytree(runs / "one", tmp_path / "changed")
+    rows = pl.read_parquet(tmp_path / "changed" / "per_user.parquet")
+    rows.with_columns(pl.col("ndcg@10") / 2).write_parquet(tmp_path / "changed" / "per_user.parquet")
+    with pytest.raises(InputError, match="different versions of the code"):
+        compare([runs / "one", tmp_path / "changed"])
+    rows.with_columns(user=pl.lit("x")).write_parquet(tmp_path / "changed" / "per_user.parquet")
+    with pytest.raises(InputError, match="different users"):
+        compare([runs / "one", tmp_path / "changed"])
+
+
+def test_rating_runs_are_compared_by_their_errors(tmp_path: Path) -> None:
+    recipe = yaml.safe_load((Path(__file__).parent / "rating.yaml").read_text())
+    recipe["models"] = {"Biases": {"model": "biases"}, "Mean": {"model": "biases", "damping": 1e9}}
+    run(load_recipe(recipe), tmp_path / "rated", store=tmp_path / "store")
+    found = compare([tmp_path / "rated"], config=QUICK)
+    board = json.loads((tmp_path / "rated" / "results.json").read_text())["leaderboard"]
+    assert [row["system"] for row in found["leaderboard"]] == [row["system"] for row in board]
+    for ours, theirs in zip(found["leaderboard"], board, strict=True):
+        assert ours["metrics"]["rmse"]["mean"] == pytest.approx(theirs["metrics"]["rmse"]["mean"])
+    assert f"{board[0]['system']} has the best rmse" in answer(found)
