@@ -2,6 +2,7 @@
 
 python benchmarks/published.py ml-100k-likes ml-1m-likes ml-1m amazon-toys  # bundled recipes
 python benchmarks/published.py ml-100k-direct ml-100k-als  # bundled recipes with three seeds
+python benchmarks/published.py soft/ml-1m soft/games soft/toys  # three training seeds each (--seeds), in --runs
 python benchmarks/published.py ml-100k-rating ml-1m-rating    # rating prediction, three seeds each (--seeds)
 python benchmarks/published.py sasrec-ml-1m --workspace W     # half an hour on four cores; continues from W
 python benchmarks/published.py --render                       # docs/results.md and docs/benchmarks.md
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import rating_results
+import soft_results
 
 from tandemrec.conventional.sequential.sasrec import SASRec, SASRecConfig
 from tandemrec.data.filter import CleaningConfig, clean
@@ -28,7 +30,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 RECIPES = ("ml-100k-likes", "ml-1m-likes", "ml-1m", "amazon-toys")
 SEEDED = ("ml-100k-direct", "ml-100k-als")
 SASREC = "sasrec-ml-1m"
-NAMES = (*RECIPES, *SEEDED, SASREC, *rating_results.WORDS)
+NAMES = (*RECIPES, *SEEDED, SASREC, *rating_results.WORDS, *soft_results.WORDS)
 SEED = 42
 SEEDS = (42, 43, 44)
 
@@ -169,6 +171,7 @@ def render() -> str:
                 f"training took {fit['seconds'] / 60:.0f} minutes."
             )
         parts.append(f"Measured on {machine['processor']}, {machine['cores']} cores.")
+    parts += soft_results.sections(DOCS)
     parts += rating_results.sections(DOCS)
     return "\n\n".join(parts) + "\n"
 
@@ -365,7 +368,10 @@ def main() -> None:
     """Parse, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
-    parser.add_argument("--seeds", type=int, nargs="+", default=rating_results.SEEDS, help="of rating recipes")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=rating_results.SEEDS, help="of rating recipes and SOFT's"
+    )
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where SOFT's runs lie, or go")
     parser.add_argument("--workspace", type=Path, help="checkpoints of sasrec-ml-1m")
     parser.add_argument("--epochs", type=int, default=50, help="most epochs of sasrec-ml-1m")
     parser.add_argument("--render", action="store_true")
@@ -376,13 +382,17 @@ def main() -> None:
     for name in arguments.names:
         if name in rating_results.WORDS:
             content = rating_results.measure(name, tuple(arguments.seeds))
+        elif name in soft_results.WORDS:
+            content = soft_results.measure(name, tuple(arguments.seeds), arguments.runs)
         elif name == SASREC:
             content = sasrec(arguments.workspace, arguments.epochs)
         else:
             content = seeds(name) if name in SEEDED else recipe(name)
         content |= {"hardware": hardware(), "packages": package_versions()}
         (DOCS / "results").mkdir(exist_ok=True)
-        (DOCS / "results" / f"{name}.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        (DOCS / "results" / f"{name.replace('/', '-')}.json").write_text(
+            json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        )
         for row in content["rows"]:
             print(name, row["system"], {key: round(value["mean"], 4) for key, value in row["metrics"].items()})
     if arguments.render:
