@@ -1,6 +1,6 @@
 """Fine-tunes a tiny model, in one process or as several under torchrun, and writes curve and weights.
 
-usage: processes.py FOLDER OUT HOW [WORKSPACE]      HOW: "plain", "sharded" (FSDP2); "killed", dies in step 7
+usage: processes.py FOLDER OUT HOW [WORKSPACE]      HOW: "plain", "fsdp", "deepspeed" (ZeRO-3); "killed", dies in step 7
 """
 
 import json
@@ -37,8 +37,9 @@ def main(folder: str, out: str, how: str, workspace: str | None = None) -> None:
         calls.append(batch)
         if "killed" in how and len(calls) == 14:
             sys.exit(9)
-        parameters = (task.prepared or task.module).parameters()
-        assert any(isinstance(parameter, DTensor) for parameter in parameters) == ("sharded" in how)
+        parameters = list((task.prepared or task.module).parameters())
+        assert any(isinstance(parameter, DTensor) for parameter in parameters) == ("fsdp" in how)
+        assert all(hasattr(parameter, "ds_id") for parameter in parameters) == ("deepspeed" in how)
         return loss(batch)
 
     task.loss = watched  # type: ignore[method-assign]

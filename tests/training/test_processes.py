@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,26 +16,32 @@ from safetensors.torch import load_file
 
 from tests.llm.conftest import nano_folder, split, tiny, toy  # noqa: F401
 
+PARTS = {
+    "fsdp": {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
+    "deepspeed": {
+        "ACCELERATE_USE_DEEPSPEED": "true",
+        "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3",
+        "DS_ACCELERATOR": "cpu",
+    },
+}
 SCRIPT = Path(__file__).with_name("processes.py")
 
 
 def launch(processes: int, *arguments: str | Path) -> int:
     how = str(arguments[2])
-    done = start(processes, SCRIPT, *arguments, sharded="sharded" in how)
+    done = start(processes, SCRIPT, *arguments, parts=next((kind for kind in PARTS if kind in how), None))
     if done.returncode and "killed" not in how:
         pytest.fail(done.stderr[-6000:])
     return done.returncode
 
 
-def start(processes: int, *command: str | Path, sharded: bool = False) -> subprocess.CompletedProcess[str]:
-    """Run Python with arguments; `sharded`: with the variables that `accelerate launch` sets for FSDP2."""
+def start(processes: int, *command: str | Path, parts: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run Python with arguments; `parts`: with the variables that `accelerate launch` sets for FSDP2 or DeepSpeed."""
     several = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
     return subprocess.run(
         [sys.executable, *several, *map(str, command)],
-        env=environment
-        | {"OMP_NUM_THREADS": "1", "TANDEMREC_PROGRESS": "0"}
-        | ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"} if sharded else {}),
+        env=environment | {"OMP_NUM_THREADS": "1", "TANDEMREC_PROGRESS": "0"} | (PARTS[parts] if parts else {}),
         capture_output=True,
         text=True,
         check=False,
@@ -60,7 +67,7 @@ def test_two_processes_give_the_curve_of_one(tiny: Callable[[str], str], tmp_pat
     model, single, double, sharded = tiny("llama"), *(folder(tmp_path, name) for name in ("one", "two", "fsdp"))
     launch(1, model, single, "plain", tmp_path / "work-one")
     launch(2, model, double, "plain", tmp_path / "work-two")
-    launch(2, model, sharded, "sharded", tmp_path / "work-fsdp")
+    launch(2, model, sharded, "fsdp", tmp_path / "work-fsdp")
     compare(single, double)
     compare(single, sharded)
     lines = [(tmp_path / work / "metrics.jsonl").read_text().splitlines() for work in ("work-one", "work-two")]
@@ -81,17 +88,29 @@ def test_two_killed_processes_go_on(tiny: Callable[[str], str], tmp_path: Path) 
 def test_what_was_killed_in_parts_goes_on_whole(tiny: Callable[[str], str], tmp_path: Path) -> None:  # noqa: F811
     model, whole, resumed = tiny("llama"), folder(tmp_path, "whole"), folder(tmp_path, "resumed")
     launch(1, model, whole, "plain", tmp_path / "work")
-    assert launch(2, model, resumed, "killed sharded", tmp_path / "work-killed") != 0
+    assert launch(2, model, resumed, "killed fsdp", tmp_path / "work-killed") != 0
     launch(1, model, resumed, "plain", tmp_path / "work-killed")
     compare(whole, resumed)
 
 
-def test_the_example_of_a_configuration_asks_for_fsdp2() -> None:
+@pytest.mark.skipif(find_spec("deepspeed") is None, reason="the package deepspeed is not installed")
+def test_deepspeed_ends_where_one_process_does(tiny: Callable[[str], str], tmp_path: Path) -> None:  # noqa: F811
+    model, single, parts, resumed = tiny("llama"), *(folder(tmp_path, name) for name in ("one", "zero", "resumed"))
+    launch(1, model, single, "plain", tmp_path / "work-one")
+    launch(2, model, parts, "deepspeed", tmp_path / "work-zero")
+    compare(single, parts)
+    assert launch(2, model, resumed, "killed deepspeed", tmp_path / "work-killed") != 0
+    launch(2, model, resumed, "deepspeed", tmp_path / "work-killed")
+    compare(single, resumed)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("fsdp2", "FSDP"), ("zero3", "DEEPSPEED")])
+def test_examples_of_configurations_are_accelerates(name: str, kind: str) -> None:
     from accelerate.commands.config import load_config_from_file
 
-    config = load_config_from_file(str(Path(__file__).parents[2] / "examples" / "accelerate" / "fsdp2.yaml"))
-    assert config.distributed_type == "FSDP"
-    assert config.fsdp_config["fsdp_version"] == 2
+    config = load_config_from_file(str(Path(__file__).parents[2] / "examples" / "accelerate" / f"{name}.yaml"))
+    assert config.distributed_type == kind
+    assert config.fsdp_config.get("fsdp_version", 2) == 2 and config.deepspeed_config.get("zero_stage", 3) == 3
 
 
 def test_a_whole_run_by_two_processes(tmp_path: Path) -> None:
@@ -109,7 +128,7 @@ def test_a_whole_run_by_two_processes(tmp_path: Path) -> None:
     alone = start(1, "-m", "tandemrec", "run", recipe, "--out", tmp_path / "alone", "--store", tmp_path / "other")
     assert alone.returncode == 0
     places = ("--out", tmp_path / "sharded", "--store", tmp_path / "third")
-    cut = start(2, "-m", "tandemrec", "run", recipe, *places, sharded=True)
+    cut = start(2, "-m", "tandemrec", "run", recipe, *places, parts="fsdp")
     assert cut.returncode == 0, cut.stderr[-6000:]
     mine, theirs, third = (
         json.loads((tmp_path / name / "results.json").read_text())["leaderboard"]

@@ -1,7 +1,8 @@
 """Devices and processes, through Accelerate: a laptop's CPU, one GPU and many of them run the same loop.
 
-Several processes keep whole copies of the module (data parallel) or, where Accelerate is configured for FSDP2, train a
-copy of which each holds a part, with its gradients and optimiser state; generation and saving then use the whole one.
+Several processes keep whole copies of the module (data parallel) or, where Accelerate is configured for FSDP2 or for
+DeepSpeed's ZeRO-3, train a copy of which each holds a part, with its gradients and optimiser state; generation and
+saving then use the whole one.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 from tandemrec.errors import InputError
 from tandemrec.training.config import TrainingConfig
 from tandemrec.training.task import BatchT
 
-SHARDS = "ACCELERATE_USE_FSDP"
-"""What `accelerate launch` sets where its configuration asks for FSDP."""
+SHARDING = {"fsdp": "ACCELERATE_USE_FSDP", "deepspeed": "ACCELERATE_USE_DEEPSPEED"}
+"""What `accelerate launch` sets where its configuration asks for parts."""
 
 
 class Engine:
@@ -34,7 +35,7 @@ class Engine:
     def __init__(
         self, config: TrainingConfig, device: torch.device, directory: Path | None, label: str, *, may_shard: bool
     ) -> None:
-        from accelerate import Accelerator
+        from accelerate import Accelerator, PartialState
         from accelerate.state import AcceleratorState
         from accelerate.utils import patch_environment
 
@@ -43,29 +44,36 @@ class Engine:
                 raise InputError(f"key 'training.trackers': found '{tracker}', whose package is not installed")
         # Accelerate keeps the first precision it was given for the whole process; each training has its own.
         AcceleratorState._reset_state()
-        asked = os.environ.get(SHARDS, "false").lower() == "true"
-        with patch_environment(**{SHARDS: str(asked and may_shard).lower()}):
+        PartialState(cpu=device.type == "cpu")  # first: with DeepSpeed, Accelerate forgets the other processes of a CPU
+        asked = [kind for kind, name in SHARDING.items() if os.environ.get(name, "false").lower() == "true"]
+        self.sharding = asked[0] if asked and may_shard else None
+        with patch_environment(**{name: str(kind == self.sharding).lower() for kind, name in SHARDING.items()}):
             self.accelerator = Accelerator(
-                cpu=device.type == "cpu",
+                cpu=device.type == "cpu" and self.sharding != "deepspeed",
                 device_placement=False,
                 mixed_precision=config.mixed_precision,
                 log_with=list(config.trackers) or None,
                 project_dir=directory,
             )
         self.processes, self.rank = self.accelerator.num_processes, self.accelerator.process_index
-        self.shards = asked and may_shard and self.processes > 1
+        if self.sharding == "deepspeed":  # it steps and clips inside `backward`
+            self.accelerator.state.deepspeed_plugin.deepspeed_config |= {
+                "train_micro_batch_size_per_gpu": 1,
+                "gradient_accumulation_steps": 1,
+                "gradient_clipping": config.clip_norm or 0.0,
+            }
         if config.trackers:
             self.accelerator.init_trackers(label.replace(" ", "-"), config=config.model_dump(mode="json"))
 
     def trainee(self, module: nn.Module) -> nn.Module:
         """What the optimiser works on: the module itself, or the copy that is sharded over the processes."""
-        if not self.shards:
+        if self.sharding is None or (self.sharding == "fsdp" and self.processes == 1):
             return module
         shared = copy.deepcopy(module)
         # Transformers names the classes that are cut as one; Accelerate asks the outermost module for them.
         wrapped = {name for part in module.modules() for name in getattr(part, "_no_split_modules", None) or ()}
         shared._no_split_modules = sorted(wrapped)  # type: ignore[assignment]
-        if self._device().type == "cpu":  # where Accelerate leaves its FSDP settings alone
+        if self.sharding == "fsdp" and self._device().type == "cpu":  # where Accelerate leaves its settings alone
             mesh = init_device_mesh("cpu", (self.processes,))
             for part in shared.modules():
                 if type(part).__name__ in wrapped:
@@ -80,7 +88,7 @@ class Engine:
         prepared, stepper = self.accelerator.prepare(module, optimizer)
         # Accelerate's step looks for a package on the disk each time, a fifth of a small model's step; where there is
         # nothing to scale or to share, it does no more than the optimiser's own.
-        alone = self.processes == 1 and self.accelerator.scaler is None
+        alone = self.processes == 1 and self.accelerator.scaler is None and prepared is module
         return prepared, optimizer if alone else stepper
 
     def share(self, micro_batches: Sequence[BatchT]) -> list[tuple[BatchT, bool]]:
@@ -91,6 +99,7 @@ class Engine:
 
     def holding_back(self, prepared: nn.Module, hold: bool) -> AbstractContextManager[None]:
         """Gradients stay in this process inside, if `hold`."""
+        self.accelerator.gradient_state._set_sync_gradients(not hold)  # tells DeepSpeed whether to step
         if hold and self.processes > 1:
             context: AbstractContextManager[None] = self.accelerator.no_sync(prepared)
             return context
@@ -123,19 +132,11 @@ class Engine:
         for tracker in self.accelerator.trackers:  # `end_training` would end the process group too
             tracker.finish()
         self.accelerator.free_memory()
+        if self.sharding == "deepspeed":  # or Transformers would load every further model in parts
+            from transformers.integrations import unset_hf_deepspeed_config
+
+            unset_hf_deepspeed_config()
 
     def _device(self) -> torch.device:
         device: torch.device = self.accelerator.device
         return device
-
-
-def whole_tensor(tensor: Tensor) -> Tensor:
-    """A tensor, gathered where it is sharded over processes (all of them must ask)."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def like(tensor: Tensor, model: Tensor) -> Tensor:
-    """A whole tensor on another one's device, cut as that one is."""
-    if isinstance(model, DTensor):
-        return distribute_tensor(tensor.to(model.device), model.device_mesh, model.placements)
-    return tensor.to(model.device)

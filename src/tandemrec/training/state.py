@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from tandemrec.recommender import FitReport
 from tandemrec.training.config import TrainingConfig
-from tandemrec.training.engine import Engine, like, whole_tensor
+from tandemrec.training.engine import Engine
+from tandemrec.training.parts import assign, assign_moments, moments, whole
 
 NUMBERS = (
     *("epoch", "step", "step_in_epoch", "bad_validations", "best_epoch", "best_value"),
@@ -78,8 +79,7 @@ class TrainingState:
 
     def weights(self) -> dict[str, Tensor]:
         """Trainable parameters and buffers."""
-        pairs = zip(self.names, self.parameters, strict=True)
-        tensors = {name: whole_tensor(parameter.detach()).clone() for name, parameter in pairs}
+        tensors = {name: whole(parameter) for name, parameter in zip(self.names, self.parameters, strict=True)}
         return tensors | {f"buffer:{name}": buffer.detach().clone() for name, buffer in self.trainee.named_buffers()}
 
     def gather(self) -> None:
@@ -128,8 +128,8 @@ class TrainingState:
         if torch.cuda.is_available():
             tensors["rng:cuda"] = self.engine.every(torch.cuda.get_rng_state())
         for name, parameter in zip(self.names, self.parameters, strict=True):
-            for key, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"adam:{key}:{name}"] = whole_tensor(torch.as_tensor(value).detach()).clone()
+            stored = moments(self.optimizer, parameter)
+            tensors |= {f"adam:{key}:{name}": value for key, value in stored.items()}
         scaler = self.engine.accelerator.scaler
         numbers = {key: getattr(self, key) for key in NUMBERS} | {
             "seconds_before": self.seconds(),
@@ -160,10 +160,7 @@ class TrainingState:
                 if key.startswith("adam:") and key.split(":", 2)[2] == name
             }
             if stored:
-                self.optimizer.state[parameter] = {
-                    key: value.to(parameter.device) if key == "step" else like(value, parameter)
-                    for key, value in stored.items()
-                }
+                assign_moments(self.optimizer, parameter, stored)
         self._restore_random(tensors)
         self._cut_log()
         if self.best_epoch is not None:
@@ -199,11 +196,10 @@ class TrainingState:
 
     def _load_weights(self, tensors: dict[str, Tensor], module: nn.Module) -> None:
         parameters = dict(module.named_parameters())
-        with torch.no_grad():
-            for name in self.names:
-                parameters[name].copy_(like(tensors[name], parameters[name]))
-            for name, buffer in module.named_buffers():
-                buffer.copy_(tensors[f"buffer:{name}"])
+        for name in self.names:
+            assign(parameters[name], tensors[name])
+        for name, buffer in module.named_buffers():
+            buffer.copy_(tensors[f"buffer:{name}"])
 
     def _write(self, name: str, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
         """Write beside and rename: a kill leaves the previous file or the new one, never half a file."""
