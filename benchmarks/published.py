@@ -27,7 +27,7 @@ from tandemrec.report.leaderboard import table_of
 from tandemrec.training import TrainingConfig
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-RECIPES = ("ml-100k-likes", "ml-1m-likes", "ml-1m", "amazon-toys")
+RECIPES = ("ml-100k-likes", "ml-1m-likes", "ml-1m", "amazon-toys", "ml-100k-sequential")
 SEEDED = ("ml-100k-direct", "ml-100k-als")
 SASREC = "sasrec-ml-1m"
 NAMES = (*RECIPES, *SEEDED, SASREC, *rating_results.WORDS, *soft_results.WORDS)
@@ -41,6 +41,8 @@ PUBLISHED = {
     ("ml-100k-direct", "EASE"): {"ndcg@10": 0.0755, "hr@10": 0.1370},
     ("ml-100k-direct", "MF"): {"ndcg@10": 0.0630, "hr@10": 0.1305},
     ("ml-100k-direct", "LightGCN"): {"ndcg@10": 0.0648, "hr@10": 0.1338},
+    ("ml-100k-sequential", "SASRec"): {"ndcg@10": 0.0904, "hr@10": 0.1660},
+    ("ml-100k-sequential", "SASRec BCE"): {"ndcg@10": 0.0743, "hr@10": 0.1511},
     ("ml-1m-likes", "EASE"): {"ndcg@10": 0.0442, "hr@10": 0.0905},
     ("ml-1m-likes", "Popularity"): {"hr@10": 0.0405},
     ("amazon-toys", "Popularity"): {"ndcg@10": 0.0049, "hr@10": 0.0090},
@@ -57,6 +59,8 @@ WORDS = {
     "ml-100k-direct": "MovieLens-100K, likes only, models of vectors a user and an item, settings tuned on validation; "
     "`tandem run ml-100k-direct`",
     "ml-100k-als": "MovieLens-100K, likes only, ALS of the library `implicit`; `tandem run ml-100k-als`",
+    "ml-100k-sequential": "MovieLens-100K, likes only, models of the order of a history, leave-one-out; "
+    "`tandem run ml-100k-sequential`",
     "ml-1m-likes": "MovieLens-1M, likes only (rating ≥ 4), leave-one-out; `tandem run ml-1m-likes`",
     "ml-1m": "MovieLens-1M, 3,416 items, leave-one-out, language models beside conventional ones; `tandem run ml-1m`",
     "amazon-toys": "Amazon Toys and Games 2014, 5-core, leave-one-out, all items; `tandem run amazon-toys`",
