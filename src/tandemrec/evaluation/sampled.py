@@ -62,7 +62,9 @@ def _uniform(seed: int, user_B: ItemArray, n_items: int) -> NDArray[np.float64]:
     start_B = _mix(_mix(np.full(1, seed, np.uint64)) ^ user_B.astype(np.uint64))
     mixed_BI = _mix(start_B[:, None] + np.arange(n_items, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
     mixed_BI >>= np.uint64(11)
-    return mixed_BI * 2.0**-53
+    share_BI: NDArray[np.float64] = mixed_BI.astype(np.float64)
+    share_BI *= 2.0**-53
+    return share_BI
 
 
 def _mix(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
