@@ -350,8 +350,8 @@ def _conventional(claims: dict[str, Any]) -> list[str]:
         "## Conventional models: a training epoch, a full evaluation",
         "The usual way is RecBole 1.2.1 (rectools-sasrec: RecTools 0.19.0), in an environment of its own. `agree` is "
         "the largest difference between both sides' results, or what a claim says below; *scaled*: the usual way was "
-        "timed on the first batches of its epoch. Where nothing else is said, the quickest of several runs counts (the usual "
-        "way of LightGCN and SASRec: one run); processor time depends less on other work on the machine. "
+        "timed on the first batches of its epoch. Where nothing else is said, the quickest of several runs counts (the "
+        "usual way of LightGCN and SASRec: one run); processor time depends less on other work on the machine. "
         "`python benchmarks/conventional.py`",
         table_of(["claim", "ours", "usual", "ratio", "of processor time", "wanted", "agree", "scaled"], rows),
         "\n".join(words),
