@@ -263,5 +263,7 @@ def _assign(tree: dict[str, Any], path: str, value: Any) -> None:
         if rest == key:
             node[key] = value
             return
-        node = node.setdefault(key, {})
+        if node.get(key) is None:  # a resolved recipe writes null for a part that is not there
+            node[key] = {}
+        node = node[key]
         rest = rest[len(key) + 1 :]
