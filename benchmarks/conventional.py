@@ -5,7 +5,8 @@
     python benchmarks/conventional.py --quick                           # small made-up data, nothing written
 
 Both sides run on the same machine, data, threads, sizes and batches. A library runs in an environment of its own, whose
-Python is named by `--recbole` or $TANDEMREC_PEER_RECBOLE and whose packages are in `peers/recbole.txt`. A slow library
+Python is named by `--recbole` or $TANDEMREC_PEER_RECBOLE (`--rectools`, $TANDEMREC_PEER_RECTOOLS) and whose packages
+are in `peers/recbole.txt` (`peers/rectools.txt`). A slow library
 is timed on the first batches of its epoch, and the figure scaled to all of them. `agree` is the largest difference
 between the two sides' results: vectors after the same three steps from the same start, or metrics of the same vectors.
 """
@@ -19,14 +20,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import sequence_epochs
 import torch
+from claims import HERE, SEED, Bench, Claim, PeerMissingError, run_peer
+from sequence_epochs import TimedEpochs
 
 from tandemrec.conventional.direct.interactions import Pairs
 from tandemrec.conventional.direct.lightgcn import LightGCN, LightGCNConfig
@@ -41,55 +44,9 @@ from tandemrec.evaluation.evaluate import EvaluationConfig, evaluate
 from tandemrec.experiment.card import hardware, package_versions, peak_memory_mib
 from tandemrec.training import TrainingConfig, train
 
-HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "conventional.json"
-SEED = 0
 SHOWN_STEPS = 3
 """Steps after which the two sides' vectors are compared: later, rounding has been amplified by Adam."""
-
-
-class PeerMissingError(Exception):
-    """The environment of a library to compare with was not named."""
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What every claim is measured on."""
-
-    split: Split
-    folder: Path
-    quick: bool
-    threads: int
-    recbole: Path | None
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One line of the result.
-
-    `unit` is that of `ours` and `usual`, `target` the least ratio wanted, `data` names data that are not the bench's.
-    """
-
-    name: str
-    ours: float
-    usual: float
-    agree: float
-    unit: str = "s"
-    target: float = 1.0
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    data: str = ""
-
-    @property
-    def ratio(self) -> float:
-        """How many times as much the usual way takes."""
-        return self.usual / self.ours
-
-    def line(self) -> str:
-        """As `make bench` prints it."""
-        return (
-            f"claim={self.name} ratio={self.ratio:.2f} ours={self.ours:.3f} usual={self.usual:.3f} "
-            f"agree={self.agree:.2g}"
-        )
 
 
 # Training epochs
@@ -108,21 +65,8 @@ def lightgcn_epoch(bench: Bench) -> Claim:
     )
 
 
-class _TimedTask(PairwiseTask):
-    """Notes when epochs begin; nothing is validated."""
-
-    def __init__(self, *args: Any, **named: Any) -> None:
-        super().__init__(*args, **named)
-        self.begun: list[tuple[float, float]] = []
-
-    def begin_epoch(self, epoch: int, curve: Sequence[Mapping[str, float]], memory: dict[str, float]) -> None:
-        """The time at which an epoch begins."""
-        self.begun.append((time.perf_counter(), time.process_time()))
-
-    def validate(self) -> dict[str, float]:
-        """The time at which the last one ends."""
-        self.begun.append((time.perf_counter(), time.process_time()))
-        return {"none": 0.0}
+class _Timed(TimedEpochs, PairwiseTask):
+    """Vectors of users and items."""
 
 
 def _pairwise_epoch(
@@ -149,7 +93,7 @@ def _pairwise_epoch(
         negative=np.stack([batch.negative[:, 0].numpy() - pairs.n_users for batch in batches]),
     )
     after = _after_steps(module, batches, config.training.learning_rate)
-    task = _TimedTask(model, module, split, pairs, SEED)
+    task = _Timed(model, module, split, pairs, SEED)
     more = {"steps": peer_steps, "warmup": 2 if bench.quick else 5, "repeats": epochs}
     facts = _recbole(bench, "epoch", peer, config, settings, more)
     train(task, TrainingConfig(epochs=epochs, clip_norm=None, validate_every=epochs), seed=SEED)
@@ -282,11 +226,6 @@ def _made_up(users: int, items: int, length: int) -> Split:
 def _recbole(
     bench: Bench, what: str, model: str, config: Any, settings: dict[str, Any], more: dict[str, Any]
 ) -> dict[str, Any]:
-    if bench.recbole is None:
-        raise PeerMissingError(
-            "RecBole is needed in an environment of its own: install benchmarks/peers/recbole.txt into one and name "
-            "its Python by --recbole or $TANDEMREC_PEER_RECBOLE"
-        )
     folder = bench.folder
     parts = {
         "train": (bench.split.sequences.rows(), bench.split.sequences.flat()),
@@ -308,19 +247,14 @@ def _recbole(
         "threads": bench.threads,
         **more,
     }
-    (folder / "task.json").write_text(json.dumps(task))
-    command = [str(bench.recbole), str(HERE / "peers" / "recbole_peer.py"), str(folder / "task.json")]
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, check=False)
-    if done.returncode:
-        raise SystemExit(f"RecBole failed: {done.stderr.strip().splitlines()[-1]}")
-    facts: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return facts
+    return run_peer("RecBole", bench.recbole, folder, task)
 
 
 CLAIMS: dict[str, Callable[[Bench], Claim]] = {
     "mf-epoch": mf_epoch,
     "lightgcn-epoch": lightgcn_epoch,
+    "sasrec-epoch": sequence_epochs.sasrec_epoch,
+    "rectools-sasrec": sequence_epochs.rectools_sasrec,
     "full-sort": full_sort,
     "full-sort-memory": full_sort_memory,
 }
@@ -357,6 +291,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small made-up data; nothing is written")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of both sides")
     parser.add_argument("--recbole", type=Path, default=os.environ.get("TANDEMREC_PEER_RECBOLE"))
+    parser.add_argument("--rectools", type=Path, default=os.environ.get("TANDEMREC_PEER_RECTOOLS"))
     parser.add_argument("--memory-child", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -368,8 +303,8 @@ def main() -> None:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known are {', '.join(CLAIMS)}")
     split = _made_up(1_500, 600, 20) if arguments.quick else _movielens()
     with tempfile.TemporaryDirectory() as folder:
-        recbole = Path(arguments.recbole).absolute() if arguments.recbole else None
-        bench = Bench(split, Path(folder), arguments.quick, arguments.threads, recbole)
+        peers = (Path(path).absolute() if path else None for path in (arguments.recbole, arguments.rectools))
+        bench = Bench(split, Path(folder), arguments.quick, arguments.threads, *peers)
         missing: dict[str, list[str]] = {}
         for name in arguments.claims or CLAIMS:
             try:

@@ -5,17 +5,22 @@ python benchmarks/published.py ml-100k-direct ml-100k-als  # bundled recipes wit
 python benchmarks/published.py soft/ml-1m soft/games soft/toys  # three training seeds each (--seeds), in --runs
 python benchmarks/published.py ml-100k-rating ml-1m-rating    # rating prediction, three seeds each (--seeds)
 python benchmarks/published.py sasrec-ml-1m --workspace W     # half an hour on four cores; continues from W
+python benchmarks/published.py gru4rec-ml-1m bert4rec-ml-1m --workspace W --minutes 60   # what an hour reaches
 python benchmarks/published.py --render                       # docs/results.md and docs/benchmarks.md
 """
 
 import argparse
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import rating_results
 import soft_results
 
+from tandemrec.conventional.sequential.bert4rec import BERT4Rec, BERT4RecConfig
+from tandemrec.conventional.sequential.gru4rec import GRU4Rec, GRU4RecConfig
+from tandemrec.conventional.sequential.model import SequenceModel
 from tandemrec.conventional.sequential.sasrec import SASRec, SASRecConfig
 from tandemrec.data.filter import CleaningConfig, clean
 from tandemrec.data.protocols import LeaveOneOut
@@ -24,13 +29,42 @@ from tandemrec.data.split import make_split
 from tandemrec.evaluation.evaluate import EvaluationConfig, evaluate
 from tandemrec.experiment.card import hardware, package_versions
 from tandemrec.report.leaderboard import table_of
-from tandemrec.training import TrainingConfig
+from tandemrec.training import TrainingConfig, watched
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-RECIPES = ("ml-100k-likes", "ml-1m-likes", "ml-1m", "amazon-toys")
+RECIPES = ("ml-100k-likes", "ml-1m-likes", "ml-1m", "amazon-toys", "ml-100k-sequential")
 SEEDED = ("ml-100k-direct", "ml-100k-als")
-SASREC = "sasrec-ml-1m"
-NAMES = (*RECIPES, *SEEDED, SASREC, *rating_results.WORDS, *soft_results.WORDS)
+LONG: dict[str, tuple[str, SequenceModel[Any, Any], int | None]] = {
+    "sasrec-ml-1m": (
+        "SASRec, full softmax",
+        SASRec(SASRecConfig(training=TrainingConfig(patience=10, clip_norm=None))),
+        50,
+    ),
+    "gru4rec-ml-1m": (
+        "GRU4Rec, full softmax",
+        GRU4Rec(
+            GRU4RecConfig(
+                dropout=0.2, batch_size=32, training=TrainingConfig(learning_rate=2e-3, patience=10, clip_norm=None)
+            )
+        ),
+        None,
+    ),
+    "bert4rec-ml-1m": (
+        "BERT4Rec",
+        BERT4Rec(
+            BERT4RecConfig(
+                batch_size=64,
+                training=TrainingConfig(
+                    epochs=400, learning_rate=1e-3, weight_decay=0.01, warmup_steps=100, validate_every=2
+                ),
+            )
+        ),
+        None,
+    ),
+}
+"""Name → system, model, and most epochs (None: as configured) of trainings on all of MovieLens-1M."""
+
+NAMES = (*RECIPES, *SEEDED, *LONG, *rating_results.WORDS, *soft_results.WORDS)
 SEED = 42
 SEEDS = (42, 43, 44)
 
@@ -41,27 +75,36 @@ PUBLISHED = {
     ("ml-100k-direct", "EASE"): {"ndcg@10": 0.0755, "hr@10": 0.1370},
     ("ml-100k-direct", "MF"): {"ndcg@10": 0.0630, "hr@10": 0.1305},
     ("ml-100k-direct", "LightGCN"): {"ndcg@10": 0.0648, "hr@10": 0.1338},
+    ("ml-100k-sequential", "SASRec"): {"ndcg@10": 0.0904, "hr@10": 0.1660},
+    ("ml-100k-sequential", "SASRec BCE"): {"ndcg@10": 0.0743, "hr@10": 0.1511},
     ("ml-1m-likes", "EASE"): {"ndcg@10": 0.0442, "hr@10": 0.0905},
     ("ml-1m-likes", "Popularity"): {"hr@10": 0.0405},
     ("amazon-toys", "Popularity"): {"ndcg@10": 0.0049, "hr@10": 0.0090},
     ("amazon-toys", "ItemKNN"): {"ndcg@10": 0.0428, "hr@10": 0.0725},
     ("amazon-toys", "ItemKNN recency"): {"ndcg@10": 0.0510, "hr@10": 0.0821},
     ("amazon-toys", "SASRec"): {"ndcg@10": 0.0580, "hr@10": 0.0970},
-    (SASREC, "SASRec, full softmax"): {"ndcg@10": 0.1821, "hr@10": 0.3152},
+    ("sasrec-ml-1m", "SASRec, full softmax"): {"ndcg@10": 0.1821, "hr@10": 0.3152},
+    ("gru4rec-ml-1m", "GRU4Rec, full softmax"): {"ndcg@10": 0.1648, "hr@10": 0.2811},
+    ("bert4rec-ml-1m", "BERT4Rec"): {"ndcg@10": 0.1537, "hr@10": 0.2843},
 }
 """Reference measurements of the likes-only protocol and of kNN on Toys; for SASRec the public runs with cross-entropy
-on MovieLens (RecSys 2023) and with sampled softmax on Toys (the eSASRec study)."""
+on MovieLens (RecSys 2023, where BERT4Rec's is from too; GRU4Rec's is from HSTU's) and with sampled softmax on Toys (the
+eSASRec study)."""
 
 WORDS = {
     "ml-100k-likes": "MovieLens-100K, likes only (rating ≥ 4), leave-one-out; `tandem run ml-100k-likes`",
     "ml-100k-direct": "MovieLens-100K, likes only, models of vectors a user and an item, settings tuned on validation; "
     "`tandem run ml-100k-direct`",
     "ml-100k-als": "MovieLens-100K, likes only, ALS of the library `implicit`; `tandem run ml-100k-als`",
+    "ml-100k-sequential": "MovieLens-100K, likes only, models of the order of a history, leave-one-out; "
+    "`tandem run ml-100k-sequential`",
     "ml-1m-likes": "MovieLens-1M, likes only (rating ≥ 4), leave-one-out; `tandem run ml-1m-likes`",
     "ml-1m": "MovieLens-1M, 3,416 items, leave-one-out, language models beside conventional ones; `tandem run ml-1m`",
     "amazon-toys": "Amazon Toys and Games 2014, 5-core, leave-one-out, all items; `tandem run amazon-toys`",
-    SASREC: "MovieLens-1M, 3,416 items, leave-one-out, maximum length 200; "
-    "`python benchmarks/published.py sasrec-ml-1m`",
+    **{
+        name: f"MovieLens-1M, 3,416 items, leave-one-out, maximum length 200; `python benchmarks/published.py {name}`"
+        for name in LONG
+    },
 }
 
 
@@ -100,18 +143,26 @@ def seeds(name: str) -> dict[str, Any]:
     return runs[0] | {"rows": rows, "seed": list(SEEDS)}
 
 
-def sasrec(workspace: Path | None, epochs: int) -> dict[str, Any]:
-    """SASRec with full cross-entropy; the epoch is chosen by NDCG@10 of all 6,040 validation items."""
+def long_training(name: str, workspace: Path | None, minutes: float | None) -> dict[str, Any]:
+    """A model of `LONG`; the epoch is chosen by NDCG@10 of all 6,040 validation items. With `minutes`, training stops
+    after the epoch in which they are over.
+    """
     data, _ = clean(MovieLens(edition="ml-1m").load(), CleaningConfig(min_item_count=5))
     split = make_split(data, LeaveOneOut())
-    model = SASRec(SASRecConfig(training=TrainingConfig(epochs=epochs, patience=10, clip_norm=None)))
-    report = model.fit(split, seed=SEED, workspace=workspace)
+    system, model, epochs = LONG[name]
+    if epochs is not None:
+        training = model.config.training.model_copy(update={"epochs": epochs})
+        model.config = model.config.model_copy(update={"training": training})
+    end = time.monotonic() + 60 * (minutes or float("inf"))
+    with watched(lambda curve: time.monotonic() > end):
+        report = model.fit(split, seed=SEED, workspace=workspace and workspace / name)
     judged = evaluate(model, split, EvaluationConfig())
     row = {
-        "system": "SASRec, full softmax",
+        "system": system,
         "metrics": judged.metrics,
         "config": model.config.model_dump(mode="json"),
         "fit": report.model_dump(mode="json"),
+        "out_of_time": time.monotonic() > end,
     }
     summary = judged.summary()
     return {"rows": [row], "n": summary["n"], "protocol": f"{split.protocol}. {summary['protocol']}", "seed": SEED}
@@ -170,6 +221,10 @@ def render() -> str:
                 f"Best of {fit['epochs']} epochs: {fit['best_epoch']} (validation NDCG@10 {fit['best_value']:.4f}); "
                 f"training took {fit['seconds'] / 60:.0f} minutes."
             )
+            if content["rows"][0].get("out_of_time"):
+                shown = fit["curve"][:: max(1, len(fit["curve"]) // 8)]
+                curve = ", ".join(f"{row['epoch']:.0f}: {row['ndcg@10']:.4f}" for row in shown)
+                parts.append(f"Time ran out before it converged. Validation NDCG@10 by epoch: {curve}.")
         parts.append(f"Measured on {machine['processor']}, {machine['cores']} cores.")
     parts += soft_results.sections(DOCS)
     parts += rating_results.sections(DOCS)
@@ -293,10 +348,11 @@ def _conventional(claims: dict[str, Any]) -> list[str]:
     ]
     return [
         "## Conventional models: a training epoch, a full evaluation",
-        "The usual way is RecBole 1.2.1, in an environment of its own. `agree` is the largest difference between both "
-        "sides' results; *scaled*: the usual way was timed on the first batches of its epoch. "
-        "The machine was busy with other work; the quickest run counts (LightGCN: one run), and processor time hardly "
-        "depends on that. `python benchmarks/conventional.py`",
+        "The usual way is RecBole 1.2.1 (rectools-sasrec: RecTools 0.19.0), in an environment of its own. `agree` is "
+        "the largest difference between both sides' results, or what a claim says below; *scaled*: the usual way was "
+        "timed on the first batches of its epoch. Where nothing else is said, the quickest of several runs counts (the "
+        "usual way of LightGCN and SASRec: one run); processor time depends less on other work on the machine. "
+        "`python benchmarks/conventional.py`",
         table_of(["claim", "ours", "usual", "ratio", "of processor time", "wanted", "agree", "scaled"], rows),
         "\n".join(words),
         f"{'; '.join(sorted(machines))}.",
@@ -372,8 +428,8 @@ def main() -> None:
         "--seeds", type=int, nargs="+", default=rating_results.SEEDS, help="of rating recipes and SOFT's"
     )
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where SOFT's runs lie, or go")
-    parser.add_argument("--workspace", type=Path, help="checkpoints of sasrec-ml-1m")
-    parser.add_argument("--epochs", type=int, default=50, help="most epochs of sasrec-ml-1m")
+    parser.add_argument("--workspace", type=Path, help=f"checkpoints of {', '.join(LONG)}")
+    parser.add_argument("--minutes", type=float, help="longest training of one of them")
     parser.add_argument("--render", action="store_true")
     arguments = parser.parse_args()
     unknown = set(arguments.names) - set(NAMES)
@@ -384,8 +440,8 @@ def main() -> None:
             content = rating_results.measure(name, tuple(arguments.seeds))
         elif name in soft_results.WORDS:
             content = soft_results.measure(name, tuple(arguments.seeds), arguments.runs)
-        elif name == SASREC:
-            content = sasrec(arguments.workspace, arguments.epochs)
+        elif name in LONG:
+            content = long_training(name, arguments.workspace, arguments.minutes)
         else:
             content = seeds(name) if name in SEEDED else recipe(name)
         content |= {"hardware": hardware(), "packages": package_versions()}

@@ -19,16 +19,24 @@ from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, get_trainer, init_seed
 
+GIVEN_PARTS = {
+    "benchmark_filename": ["train", "valid", "test"],
+    "load_col": {"inter": ["user_id", "item_id"]},
+    "eval_args": {"split": {"LS": "valid_and_test"}, "order": "RO", "group_by": "user", "mode": "full"},
+}
+IN_ORDER = {
+    "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
+    "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"},
+}
 
-def prepared(task: dict[str, Any]) -> tuple[Config, Any, Any, Any, Any]:
+
+def prepared(task: dict[str, Any], parts: dict[str, Any]) -> tuple[Config, Any, Any, Any, Any]:
     """Config, dataset, training and test loaders, and the model."""
     settings = {
         "data_path": str(Path(task["folder"]).parent),
-        "benchmark_filename": ["train", "valid", "test"],
-        "load_col": {"inter": ["user_id", "item_id"]},
+        **parts,
         "embedding_size": task["dim"],
         "train_batch_size": task["batch_size"],
-        "eval_args": {"split": {"LS": "valid_and_test"}, "order": "RO", "group_by": "user", "mode": "full"},
         "eval_batch_size": task["eval_batch_size"],
         "metrics": ["Hit", "NDCG", "MRR"],
         "topk": [10],
@@ -70,7 +78,7 @@ def put(model: Any, dataset: Any, folder: Path, users: torch.Tensor, items: torc
 def epoch(task: dict[str, Any]) -> dict[str, Any]:
     """Seconds of a training epoch, or of a slice of it, scaled; and the vectors after given steps."""
     folder = Path(task["folder"])
-    config, dataset, train, _, model = prepared(task)
+    config, dataset, train, _, model = prepared(task, GIVEN_PARTS)
     trainer = get_trainer(config["MODEL_TYPE"], task["model"])(config, model)
     users, items = places(dataset, "user_id"), places(dataset, "item_id")
     put(model, dataset, folder, users, items)
@@ -91,6 +99,25 @@ def epoch(task: dict[str, Any]) -> dict[str, Any]:
             user_vectors, item_vectors = model.forward()
     np.savez(folder / "peer.npz", users=user_vectors[users].detach(), items=item_vectors[items].detach())
 
+    return timed_epoch(task, trainer, train)
+
+
+def sequence_epoch(task: dict[str, Any]) -> dict[str, Any]:
+    """Seconds of a training epoch of a sequence model, or of a slice of it, scaled; and how often each item is a
+    target.
+    """
+    config, dataset, train, _, model = prepared(task, IN_ORDER)
+    trainer = get_trainer(config["MODEL_TYPE"], task["model"])(config, model)
+    ours = torch.from_numpy(dataset.id2token("item_id", np.arange(1, dataset.num("item_id"))).astype(np.int64))
+    counts = torch.bincount(train.dataset.inter_feat["item_id"], minlength=dataset.num("item_id"))
+    targets = torch.zeros(int(ours.max()) + 1, dtype=torch.int64)
+    targets[ours] = counts[1:]
+    np.save(Path(task["folder"]) / "targets.npy", targets.numpy())
+    return timed_epoch(task, trainer, train)
+
+
+def timed_epoch(task: dict[str, Any], trainer: Any, train: Any) -> dict[str, Any]:
+    """Seconds of an epoch of RecBole's trainer."""
     trainer._train_epoch(SliceOf(train, task["warmup"]), 0)
     batches = len(train)
     steps = min(task["steps"] or batches, batches)
@@ -129,7 +156,7 @@ class SliceOf:
 
 def full_sort(task: dict[str, Any]) -> dict[str, Any]:
     """Seconds of an evaluation of all test users against all items, and its figures."""
-    config, dataset, train, test, model = prepared(task)
+    config, dataset, train, test, model = prepared(task, GIVEN_PARTS)
     trainer = get_trainer(config["MODEL_TYPE"], task["model"])(config, model)
     put(model, dataset, Path(task["folder"]), places(dataset, "user_id"), places(dataset, "item_id"))
     trainer.eval_collector.data_collect(train)
@@ -143,7 +170,7 @@ def main() -> None:
     """Do what the task says."""
     task = json.loads(Path(sys.argv[1]).read_text())
     torch.set_num_threads(task["threads"])
-    print(json.dumps({"epoch": epoch, "full-sort": full_sort}[task["what"]](task)))
+    print(json.dumps({"epoch": epoch, "sequence-epoch": sequence_epoch, "full-sort": full_sort}[task["what"]](task)))
 
 
 if __name__ == "__main__":

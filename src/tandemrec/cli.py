@@ -100,6 +100,34 @@ def select_examples(
         console.print(table)
 
 
+@app.command("tune")
+def tune_model(
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+    out: Annotated[Path | None, typer.Option(help="Output directory; default tunings/NAME.")] = None,
+    store: StoreOption = None,
+) -> None:
+    """Search the settings of one model on validation, by a recipe's `tune` part (`--set tune.model=NAME` will do)."""
+    from tandemrec.experiment.recipe import load_recipe
+    from tandemrec.experiment.tune import tune
+    from tandemrec.report.tuning import trial_line, tuning_table
+
+    done = tune(
+        load_recipe(recipe, set_ or ()),
+        out,
+        store=store,
+        listen=_tell,
+        tell=lambda trial, config: console.print(
+            trial_line(trial, config.trials), highlight=False, markup=False, soft_wrap=True
+        ),
+    )
+    console.print(tuning_table(done.results))
+    console.print(done.results["protocol"], markup=False)
+    console.print(
+        f"\nWritten to {done.path}: best.yaml (for `tandem run`), trials.parquet, trials.md, trials.svg, tuning.json"
+    )
+
+
 @app.command()
 def compare(
     runs: Annotated[

@@ -14,6 +14,8 @@ from tandemrec.experiment.store import default_root
 FEATURES = {
     "pandas": "pandas data frames in and out (pip install 'tandemrec[frames]')",
     "pyarrow": "Arrow tables in and out (pip install 'tandemrec[frames]')",
+    "optuna": "searching settings with `tandem tune` (pip install 'tandemrec[tune]')",
+    "matplotlib": "the plot of `tandem tune` (pip install 'tandemrec[tune]')",
 }
 
 

@@ -88,3 +88,21 @@ def test_the_factors_minimise_the_objective(split: Split) -> None:
                     own[row] = np.linalg.solve(other.T @ c @ other + 0.3 * np.eye(5), other.T @ c @ target)
         rivals.append(objective(u, v))
     assert found <= min(rivals) * 1.01, "the library solves approximately, yet for these weights"
+
+
+def test_rankings_depend_on_the_history_alone_and_follow_renumbered_items(
+    split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given the item vectors: the library draws the first ones by item number, so a training is another one."""
+    model, moved = with_table(), with_table()
+    whole = model.scores(split.test)
+    order = np.random.default_rng(1).permutation(len(split.test))
+    torch.testing.assert_close(model.scores(split.test.take(order)), whole[torch.from_numpy(order)])
+    new = np.random.default_rng(2).permutation(15)
+    assert moved.item_vectors is not None
+    moved.item_vectors = moved.item_vectors[torch.from_numpy(np.argsort(new))]
+    renumbered = Examples.from_histories([new[row].tolist() for row in split.test.history], split.test.user.tolist())
+    torch.testing.assert_close(moved.scores(renumbered)[:, torch.from_numpy(new)], whole, rtol=1e-4, atol=1e-5)
+    ranked = model.rank(split.test, 5).items
+    monkeypatch.setattr(ALS, "rows_at_once", lambda self, n_items: 3)
+    np.testing.assert_array_equal(model.rank(split.test, 5).items, ranked)

@@ -169,3 +169,15 @@ def test_renumbered_items_are_ranked_alike(split: Split, kind: type) -> None:
         model.fit(data)
         scores.append(model.scores(data.test))
     torch.testing.assert_close(scores[1][:, torch.from_numpy(order)], scores[0])
+
+
+@pytest.mark.parametrize("kind", [Popularity, ItemKNN, EASE])
+def test_rankings_depend_on_the_example_alone(split: Split, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither on the size of blocks nor on the order of the users."""
+    model = kind()
+    model.fit(split)
+    whole = model.rank(split.test, 5)
+    order = np.random.default_rng(1).permutation(len(split.test))
+    np.testing.assert_array_equal(model.rank(split.test.take(order), 5).items, whole.items[order])
+    monkeypatch.setattr(kind, "rows_at_once", lambda self, n_items: 3)
+    np.testing.assert_array_equal(model.rank(split.test, 5).items, whole.items)

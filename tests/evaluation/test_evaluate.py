@@ -71,7 +71,8 @@ def brute_force(
             if target in allowed:
                 own = table[b, target]
                 ties = sum(table[b, item] == own for item in allowed) - 1
-                ranks.append(sum(table[b, item] > own for item in allowed) + ties / 2)
+                share = {"optimistic": 0, "mean": 0.5, "pessimistic": 1}[config.ties]
+                ranks.append(sum(table[b, item] > own for item in allowed) + ties * share)
             elif config.unreachable == "miss":
                 ranks.append(np.inf)
         if not ranks:
@@ -104,6 +105,7 @@ CONFIGS = st.builds(
     exclude_seen=st.booleans(),
     candidates=st.sampled_from(["all", "train"]),
     unreachable=st.sampled_from(["miss", "skip"]),
+    ties=st.sampled_from(["mean", "optimistic", "pessimistic"]),
 )
 
 

@@ -128,6 +128,11 @@ def test_judging_again_trains_nothing(finished: tuple[Path, Path]) -> None:
     }
     with pytest.raises(InputError, match="unknown key 'cutofs'"):
         judge_again(opened, ["cutofs=[1]"], store=store)
+    # A part that the resolved recipe has as null.
+    drawn = judge_again(opened, ["sampled.negatives=20", "ties=optimistic"], store=store)
+    assert "20 SAMPLED items a user" in drawn["evaluation"]["protocol"]
+    assert "of ties the target comes FIRST" in drawn["evaluation"]["protocol"]
+    assert all(row["metrics"]["hr@10"]["mean"] > 0.3 for row in drawn["leaderboard"])
 
 
 def test_a_data_frame_is_a_data_source(tmp_path: Path) -> None:

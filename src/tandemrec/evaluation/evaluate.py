@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import polars as pl
 from pydantic import Field, field_validator, model_validator
 
-from tandemrec.data.examples import Examples, IntArray, Ragged
+from tandemrec.data.examples import Examples, IntArray, ItemArray, Ragged
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
 from tandemrec.evaluation.metrics import FloatArray, ranking_metrics
+from tandemrec.evaluation.sampled import SampledCandidates
 from tandemrec.recommender import BoolArray, Config, Ranking, Recommender, Scorer, mask_scores, score_blocks
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+Ties = Literal["mean", "optimistic", "pessimistic"]
+
+SHARE_ABOVE: dict[Ties, float] = {"mean": 0.5, "optimistic": 0.0, "pessimistic": 1.0}
+"""Share of the other items of a target's score that count as above it."""
+
+
 class EvaluationConfig(Config):
-    """How systems are judged; every choice is printed beside the numbers."""
+    """How systems are judged; every choice is printed beside the numbers.
+
+    The defaults are the proper way; the other values are there to meet what a paper did.
+    """
 
     lower_is_better: ClassVar[bool] = False
 
@@ -47,6 +59,13 @@ class EvaluationConfig(Config):
     """Targets that may not be recommended (no candidates, or seen and excluded) count as missed, or are left out of the
     mean. Targets that a system could have recommended and did not are missed either way."""
 
+    sampled: SampledCandidates | None = None
+    """Rank the targets among a few drawn items alone; null: among the whole catalogue."""
+
+    ties: Ties = "mean"
+    """Rank of a target among items of its score: the average one, the first (`optimistic`, code that counts the items
+    above), or the last."""
+
     @field_validator("cutoffs")
     @classmethod
     def _ascending(cls, cutoffs: tuple[int, ...]) -> tuple[int, ...]:
@@ -66,7 +85,14 @@ class EvaluationConfig(Config):
         seen = "seen items excluded" if self.exclude_seen else "seen items NOT excluded"
         catalogue = "all items" if self.candidates == "all" else "items of the training part"
         missed = "missed" if self.unreachable == "miss" else "left out of the mean"
-        return f"Candidates: {catalogue}, {seen}; unreachable targets are {missed}; ties take their average rank."
+        if self.sampled is not None:
+            catalogue = f"{self.sampled.words()} from {catalogue}"
+        ties = {
+            "mean": "ties take their average rank",
+            "optimistic": "of ties the target comes FIRST",
+            "pessimistic": "of ties the target comes LAST",
+        }[self.ties]
+        return f"Candidates: {catalogue}, {seen}; unreachable targets are {missed}; {ties}."
 
 
 @dataclass(frozen=True)
@@ -107,7 +133,7 @@ def evaluate(recommender: Recommender, split: Split, config: EvaluationConfig | 
     """Judge a recommender on a part of a split. Several equal targets of one example count as one.
 
     Raises:
-        InputError: if no example of the part can be judged.
+        InputError: if no example of the part can be judged, or items are to be drawn for a recommender without scores.
     """
     config = config or EvaluationConfig()
     candidates = split.item_counts > 0 if config.candidates == "train" else None
@@ -122,9 +148,23 @@ def evaluate(recommender: Recommender, split: Split, config: EvaluationConfig | 
     if not len(rows):
         raise InputError(f"the {config.part} part has no example that can be judged")
     judged = examples.take(rows)
-    ranks = target_ranks(
-        recommender, judged, exclude_seen=config.exclude_seen, candidates=candidates, depth=max(config.cutoffs)
-    )
+    if config.sampled is None:
+        ranks = target_ranks(
+            recommender,
+            judged,
+            exclude_seen=config.exclude_seen,
+            candidates=candidates,
+            depth=max(config.cutoffs),
+            ties=config.ties,
+        )
+    else:
+        if not isinstance(recommender, Scorer):
+            raise InputError(
+                f"key 'evaluation.sampled': {type(recommender).__name__} answers with lists, expected a system that "
+                "scores every item"
+            )
+        draw = partial(config.sampled.draw, counts_I=split.item_counts)
+        ranks = _counted_ranks(recommender, judged, config.exclude_seen, candidates, config.ties, draw)
     ranks = np.where(reachable, ranks, np.inf)
     offsets = np.concatenate([[0], np.cumsum(judged.target.lengths)])
     frame = pl.DataFrame(
@@ -149,7 +189,13 @@ def validation_figures(recommender: Recommender, examples: Examples) -> dict[str
 
 
 def target_ranks(
-    recommender: Recommender, examples: Examples, *, exclude_seen: bool, candidates: BoolArray | None, depth: int
+    recommender: Recommender,
+    examples: Examples,
+    *,
+    exclude_seen: bool,
+    candidates: BoolArray | None,
+    depth: int,
+    ties: Ties = "mean",
 ) -> FloatArray:
     """Ranks of all targets, example after example (see `metrics`); +∞ for a target that may not be recommended.
 
@@ -160,23 +206,30 @@ def target_ranks(
         ValueError: if a score is not a number, which would compare as neither above nor below and look like a hit.
     """
     if isinstance(recommender, Scorer):
-        return _counted_ranks(recommender, examples, exclude_seen, candidates)
+        return _counted_ranks(recommender, examples, exclude_seen, candidates, ties)
     ranking = recommender.rank(examples, depth, exclude_seen=exclude_seen, candidates=candidates)
     if np.isnan(ranking.scores).any():
         raise ValueError(f"{type(recommender).__name__} gave scores that are not numbers")
-    return _listed_ranks(ranking, examples.target)
+    return _listed_ranks(ranking, examples.target, ties)
 
 
-def _listed_ranks(ranking: Ranking, targets: Ragged) -> FloatArray:
+def _listed_ranks(ranking: Ranking, targets: Ragged, ties: Ties) -> FloatArray:
     rows = targets.rows()
     hit = ranking.items[rows] == targets.flat()[:, None]
     scores = ranking.scores[rows]
     own = np.where(hit, scores, -np.inf).max(1, keepdims=True, initial=-np.inf)
     above, equal = (scores > own).sum(1), (scores == own).sum(1)
-    return np.where(hit.any(1), above + (equal - 1) / 2, np.inf)
+    return np.where(hit.any(1), above + (equal - 1) * SHARE_ABOVE[ties], np.inf)
 
 
-def _counted_ranks(scorer: Scorer, examples: Examples, exclude_seen: bool, candidates: BoolArray | None) -> FloatArray:
+def _counted_ranks(
+    scorer: Scorer,
+    examples: Examples,
+    exclude_seen: bool,
+    candidates: BoolArray | None,
+    ties: Ties,
+    draw: Callable[[ItemArray, BoolArray], BoolArray] | None = None,
+) -> FloatArray:
     import torch
 
     # Filled in place: small results kept between large temporary ones would keep the allocator from reusing these.
@@ -187,9 +240,18 @@ def _counted_ranks(scorer: Scorer, examples: Examples, exclude_seen: bool, candi
             raise ValueError(f"{type(scorer).__name__} gave scores that are not numbers")
         masked = mask_scores(scores, block, exclude_seen=exclude_seen, candidates=candidates)
         rows = torch.from_numpy(block.target.rows()).to(scores.device)
-        own = masked[rows, torch.from_numpy(block.target.flat().astype(np.int64)).to(scores.device)]
+        targets = torch.from_numpy(block.target.flat().astype(np.int64)).to(scores.device)
+        own = masked[rows, targets]
+        if draw is not None:
+            # Whatever the system scores, the same items may be drawn.
+            open_BI = (
+                mask_scores(torch.zeros_like(scores), block, exclude_seen=exclude_seen, candidates=candidates) == 0
+            )
+            open_BI[rows, targets] = False
+            masked[~torch.from_numpy(draw(block.user, open_BI.cpu().numpy())).to(scores.device)] = -torch.inf
+            masked[rows, targets] = own
         above, equal = _count(masked, rows, own)
-        rank = torch.where(torch.isneginf(own), torch.inf, above + (equal - 1) / 2)
+        rank = torch.where(torch.isneginf(own), torch.inf, above + (equal - 1) * SHARE_ABOVE[ties])
         found[at : at + len(rank)] = rank.cpu().numpy()
         at += len(rank)
     return found

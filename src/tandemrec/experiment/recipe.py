@@ -20,6 +20,7 @@ from tandemrec.evaluation.ratings import RatingEvaluationConfig
 from tandemrec.experiment.bundled import read_recipe
 from tandemrec.experiment.models import ModelConfig
 from tandemrec.experiment.rating_models import RATING
+from tandemrec.experiment.search_space import TuningConfig
 from tandemrec.experiment.seeds import derive_seed
 from tandemrec.llm.recommenders.writer import WriterConfig
 from tandemrec.recommender import Config
@@ -63,6 +64,9 @@ class Recipe(Config):
     selection: SelectionConfig | None = None
     """Which training examples `tandem select` chooses; `tandem run` does without."""
 
+    tune: TuningConfig | None = None
+    """Which settings `tandem tune` searches; `tandem run` does without."""
+
     @field_validator("models")
     @classmethod
     def _names_are_file_names(cls, models: dict[str, ModelConfig]) -> dict[str, ModelConfig]:
@@ -101,6 +105,14 @@ class Recipe(Config):
             writer = self.selection.language_model
             if writer is not None and not isinstance(self.models[writer], WriterConfig):
                 raise ValueError(f"the selection's language_model '{writer}' is no model that writes titles")
+        return self
+
+    @model_validator(mode="after")
+    def _tuning_names_a_model(self) -> Self:
+        if self.tune is not None and self.tune.model not in self.models:
+            near = get_close_matches(self.tune.model, self.models, 1)
+            hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(self.models)}"
+            raise ValueError(f"tune.model '{self.tune.model}' is no model of the recipe; {hint}")
         return self
 
     def fit_seed(self, name: str) -> int:
@@ -251,5 +263,7 @@ def _assign(tree: dict[str, Any], path: str, value: Any) -> None:
         if rest == key:
             node[key] = value
             return
-        node = node.setdefault(key, {})
+        if node.get(key) is None:  # a resolved recipe writes null for a part that is not there
+            node[key] = {}
+        node = node[key]
         rest = rest[len(key) + 1 :]

@@ -150,7 +150,7 @@ class Stages:
             if isinstance(model, TextRecommender):
                 outputs = _outputs_frame(model, split.dataset, getattr(split, settings.part), work)
                 outputs.write_parquet(draft / "outputs.parquet")
-            evaluation = _judge(model, split, settings)
+            evaluation = judge(model, split, settings)
             evaluation.per_example.write_parquet(draft / "per_example.parquet")
             (draft / "metrics.json").write_text(json.dumps(evaluation.summary(), indent=1) + "\n")
             return {"outputs": None if outputs is None else _outputs_summary(outputs)}
@@ -244,7 +244,7 @@ def _folder_identity(config: Config) -> Any:
     return None if folder is None else hash_files([path for path in folder.iterdir() if path.is_file()])
 
 
-def _judge(
+def judge(
     model: System, split: Split, settings: EvaluationConfig | RatingEvaluationConfig
 ) -> Evaluation | RatingEvaluation:
     """By the evaluator of the recipe's task, which its validation has matched with the model."""

@@ -13,6 +13,7 @@ from tandemrec.training.processes import (
     wait_for_all,
 )
 from tandemrec.training.task import Task
+from tandemrec.training.watch import watched
 
 __all__ = [
     "Task",
@@ -27,4 +28,5 @@ __all__ = [
     "show_progress",
     "train",
     "wait_for_all",
+    "watched",
 ]

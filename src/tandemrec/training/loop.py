@@ -15,6 +15,7 @@ from tandemrec.training.engine import Engine
 from tandemrec.training.processes import show_progress
 from tandemrec.training.state import TrainingState
 from tandemrec.training.task import BatchT, Task
+from tandemrec.training.watch import told_to_stop
 
 
 def train(
@@ -44,7 +45,7 @@ def train(
         with _progress() as progress:
             total_steps = max(1, len(task.steps(0)) * config.epochs)
             bar = progress.add_task(label, total=total_steps, completed=state.step, info="")
-            while state.epoch < config.epochs and not state.stopped:
+            while state.epoch < config.epochs and not state.stopped and not told_to_stop(state.curve):
                 _train_epoch(task, config, state, total_steps, lambda: progress.advance(bar))
                 state.gather()
                 state.train(False)

@@ -138,7 +138,7 @@ class CaserModule(SequenceModule):
 
 
 class Caser(SequenceModel[CaserConfig, CaserModule]):
-    """Scores items by W′ [z; p_u] + b′; `user_vectors` are the p_u alone."""
+    """Scores items by W′ [z; p_u] + b′ (section 3.3 of the paper); `user_vectors` are the p_u alone."""
 
     config_class: ClassVar[type[CaserConfig]] = CaserConfig
 

@@ -124,7 +124,9 @@ class SASRecModule(SequenceModule):
 
 
 class SASRec(SequenceModel[SASRecConfig, SASRecModule]):
-    """Scores items by the inner product of the last hidden state of a history with the item table."""
+    """Scores items by the inner product of the last hidden state of a history with the item table, which input and
+    output share (section III-E of the paper); `loss: bce` is the paper's objective (section III-F).
+    """
 
     config_class: ClassVar[type[SASRecConfig]] = SASRecConfig
 
