@@ -3,6 +3,7 @@
 python benchmarks/published.py ml-100k-likes ml-1m-likes ml-1m amazon-toys  # bundled recipes
 python benchmarks/published.py ml-100k-direct ml-100k-als  # bundled recipes with three seeds
 python benchmarks/published.py soft/ml-1m soft/games soft/toys  # three training seeds each (--seeds), in --runs
+python benchmarks/published.py dealrec/games dealrec/games-ratios dealrec/microlens  # the same
 python benchmarks/published.py ml-100k-rating ml-1m-rating    # rating prediction, three seeds each (--seeds)
 python benchmarks/published.py sasrec-ml-1m --workspace W     # half an hour on four cores; continues from W
 python benchmarks/published.py --render                       # docs/results.md and docs/benchmarks.md
@@ -13,6 +14,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import dealrec_results
 import rating_results
 import soft_results
 
@@ -30,7 +32,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 RECIPES = ("ml-100k-likes", "ml-1m-likes", "ml-1m", "amazon-toys")
 SEEDED = ("ml-100k-direct", "ml-100k-als")
 SASREC = "sasrec-ml-1m"
-NAMES = (*RECIPES, *SEEDED, SASREC, *rating_results.WORDS, *soft_results.WORDS)
+NAMES = (*RECIPES, *SEEDED, SASREC, *rating_results.WORDS, *soft_results.WORDS, *dealrec_results.WORDS)
 SEED = 42
 SEEDS = (42, 43, 44)
 
@@ -172,6 +174,7 @@ def render() -> str:
             )
         parts.append(f"Measured on {machine['processor']}, {machine['cores']} cores.")
     parts += soft_results.sections(DOCS)
+    parts += dealrec_results.sections(DOCS)
     parts += rating_results.sections(DOCS)
     return "\n\n".join(parts) + "\n"
 
@@ -346,8 +349,8 @@ def _selection(content: dict[str, Any]) -> list[str]:
     return [
         f"## influence and effort: the {content['users']:,} users of the published Amazon Games split",
         "`python benchmarks/selection.py`. Influence on the risk of a SASRec (64 dimensions, two blocks; epochs of "
-        f"training, not counted: {content['claims']['influence']['epochs']}), usual way: mean gradient, 5,000 steps of the published "
-        "recursion, one backward pass a user. Effort of a fresh adapter's last value matrix on "
+        f"training, not counted: {content['claims']['influence']['epochs']}), usual way: mean gradient, 5,000 steps of "
+        "the published recursion, one backward pass a user. Effort of a fresh adapter's last value matrix on "
         f"{content['texts']:,} users, usual way: one forward and backward pass a user. The usual way is timed on the "
         "first users and scaled; the quickest of three attempts counts on either side.",
         table_of(["", "ours", "usual", "ratio", "largest difference", "usual way timed on"], rows),
@@ -378,6 +381,8 @@ def main() -> None:
             content = rating_results.measure(name, tuple(arguments.seeds))
         elif name in soft_results.WORDS:
             content = soft_results.measure(name, tuple(arguments.seeds), arguments.runs)
+        elif name in dealrec_results.WORDS:
+            content = dealrec_results.measure(name, tuple(arguments.seeds), arguments.runs)
         elif name == SASREC:
             content = sasrec(arguments.workspace, arguments.epochs)
         else:

@@ -17,6 +17,7 @@ from tandemrec.experiment.run import Run, run
 from tandemrec.experiment.select import select
 from tandemrec.experiment.store import StageEvent
 from tandemrec.report.selection import selection_tables
+from tandemrec.report.selection_plots import write_selection_plots
 
 TINY = Path(__file__).parent / "tiny.yaml"
 SELECTION: dict[str, Any] = {
@@ -67,6 +68,15 @@ def test_every_selector_writes_its_choice_with_all_scores(tmp_path: Path) -> Non
     for table in selection_tables(results):
         console.print(table)
     assert "Spearman" in console.export_text()
+
+    names = {path.name for path in write_selection_plots(tmp_path / "out", results)}
+    assert names == {"scatter-DEALRec.svg", "groups-DEALRec.svg", "overlap.svg", "coverage.svg"}
+    pictures = {name: (tmp_path / "out" / name).read_text() for name in names}
+    assert "chosen (10)" in pictures["scatter-DEALRec.svg"]
+    assert "not chosen (86)" in pictures["scatter-DEALRec.svg"]
+    assert all(name in pictures["overlap.svg"] for name in SELECTION["selectors"])
+    write_selection_plots(tmp_path / "out", json.loads((tmp_path / "out" / "selection.json").read_text()))
+    assert {name: (tmp_path / "out" / name).read_text() for name in names} == pictures
 
     before = (tmp_path / "out" / "selection.json").read_bytes()
     again: list[StageEvent] = []
@@ -132,7 +142,10 @@ def trl_reads(file: Path, folder: Path) -> list[dict[str, str]]:
 
 def test_another_weight_of_effort_that_chooses_the_same_trains_nothing_again(tmp_path: Path) -> None:
     recipe = learning(few="no effort")
-    for changes, expected in (({}, True), ({"influence": {"solver": {"method": "conjugate-gradients", "tolerance": 1e-7}}}, False)):
+    for changes, expected in (
+        ({}, True),
+        ({"influence": {"solver": {"method": "conjugate-gradients", "tolerance": 1e-7}}}, False),
+    ):
         config = SELECTION["selectors"]["no effort"] | changes
         events: list[StageEvent] = []
         changed = load_recipe(recipe.model_dump(mode="json"), {"selection.selectors.no effort": config})
