@@ -104,6 +104,8 @@ def test_models_learn_from_what_their_selectors_chose(tmp_path: Path) -> None:
     assert not {"select:CCS", "select:Random"} & set(made)
     assert finished.card["models"]["few"]["notes"]["examples"] == 10
     assert finished.card["models"]["BIGRec"]["notes"]["examples"] == 96
+    stages = [stage["stage"] for stage in finished.card["stages"]]
+    assert len(set(stages)) == len(stages)
     assert finished.card["chosen"]["few"]["selector"] == "DEALRec"
     assert finished.card["chosen"]["few"]["seconds"] >= finished.card["models"]["SASRec"]["seconds"]
     assert "## What was chosen" in (tmp_path / "run" / "report.md").read_text()

@@ -59,11 +59,12 @@ def run(
     data, data_artifact = stages.data(dataset)
     split, split_artifact = stages.split(data, data_artifact)
     judged: dict[str, tuple[Artifact, Artifact]] = {}
+    choices = None if recipe.selection is None else Choices(stages, recipe.selection, split, split_artifact)
     chosen: dict[str, Choice] = {}
     for name in recipe.training_order():
         selector = recipe.selector_of(name)
-        if selector is not None and recipe.selection is not None:
-            chosen[name] = Choices(stages, recipe.selection, split, split_artifact).choose(selector)
+        if selector is not None and choices is not None:
+            chosen[name] = choices.choose(selector)
         fitted = stages.fit(name, split, split_artifact, chosen.get(name))
         judged[name] = fitted, stages.evaluate(name, split, split_artifact)
 

@@ -79,7 +79,7 @@ class Stages:
     """The stages of one recipe over one store.
 
     Attributes:
-        made: the artifacts in the order they were asked for.
+        made: the artifacts in the order they were first asked for.
         fitted: the trained systems by name.
         answers: what their teachers answered to the training prompts, by the name of the student.
     """
@@ -269,7 +269,8 @@ class Stages:
     def get(self, stage: str, depends: Mapping[str, Any], make: Callable[[Path, Path], Any]) -> Artifact:
         """The artifact of a stage, which joins those that were made; see `Store.get`."""
         artifact = self.store.get(stage, depends, make)
-        self.made.append(artifact)
+        if all(artifact.path != other.path for other in self.made):
+            self.made.append(artifact)
         return artifact
 
 
