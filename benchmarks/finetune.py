@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from memory import peak, reset_peak, resident
 from torch import Tensor
 
 from tandemrec.experiment.card import hardware
@@ -250,23 +251,6 @@ def trainer_step(model: Any, part: Prompted, rows: list[int]) -> Callable[[], fl
         return float(loss)
 
     return step
-
-
-def resident() -> float:
-    """MiB the process holds."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
-
-
-def reset_peak() -> None:
-    """Let the kernel forget the peak so far."""
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak() -> float:
-    """MiB the process held at most since `reset_peak`."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 
 
 def memory(quick: bool) -> dict[str, float]:

@@ -6,9 +6,10 @@
 Influence, usual way: mean gradient over batches, 5,000 steps of the recursion with one sample each, then one backward
 pass a user; the loops are timed on a slice and scaled, which the output says. Ours: Gauss-Newton, conjugate gradients
 to a residual of 1e-6 at the damping that the recursion amounts to. `agree`: largest difference of a user's score from
-its own backward pass, as a share of the largest score. Effort: gradient norms of the last value adapter of a small
-Llama on the first users, against one backward pass a user; `agree` is the largest relative difference.
-Every size runs in a process of its own, so that peak memory is its own.
+its own backward pass, as a share of the largest score. Effort: gradient norms of the last value adapter of two small
+Llamas on some users, against one backward pass a user; `agree` is the largest relative difference. A processor gains
+from batches what it loses to overheads a pass, so the smaller a model the more. Every size runs in a process of its
+own, so that peak memory is its own; influence also with nothing kept of the positions (`streamed`).
 """
 
 from __future__ import annotations
@@ -16,8 +17,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from memory import peak
 
 from tandemrec.conventional.sequential.sasrec import SASRec, SASRecConfig
 from tandemrec.data.dataset import Dataset
@@ -35,11 +35,13 @@ from tandemrec.data.examples import Examples
 from tandemrec.data.locations import data_root
 from tandemrec.data.protocols import GivenColumn
 from tandemrec.data.split import Split, make_split
-from tandemrec.llm.finetune import FineTuneConfig, prepare
+from tandemrec.experiment.card import hardware
 from tandemrec.llm.model import LanguageModel
 from tandemrec.llm.objectives import Prompted
 from tandemrec.llm.prompts import PromptConfig
-from tandemrec.selection.effort import EffortConfig, chosen_matrices, effort, prompted_examples
+from tandemrec.llm.recommenders.bigrec import BIGRec, BIGRecConfig
+from tandemrec.llm.recommenders.writer import PretrainedConfig
+from tandemrec.selection.effort import EffortConfig, chosen_matrices, effort
 from tandemrec.selection.influence import InfluenceConfig, influence
 from tandemrec.selection.solver import LissaConfig
 from tandemrec.selection.surrogate import Surrogate, SurrogateConfig
@@ -49,6 +51,7 @@ RESULTS = Path(__file__).parent / "results" / "selection.json"
 STEPS, SEED = 5_000, 42
 REPEATS = 3
 """The quickest of several attempts says most on a busy machine; the loops' slice is cut into as many."""
+PARTS = ["influence", "effort"]
 LIMIT_SECONDS = 60.0
 PROMPT = PromptConfig(template="compact", noun="games", singular="game", verb="played", history=10, max_tokens=192)
 
@@ -99,12 +102,14 @@ def some(split: Split, users: int) -> Examples:
     return split.train.take(np.random.default_rng(1).permutation(len(split.train))[:users])
 
 
-def influence_ours(split: Split, folder: Path, users: int, out: Path) -> dict[str, Any]:
-    """Scores of some users by the package."""
+def influence_ours(split: Split, folder: Path, users: int, out: Path | None) -> dict[str, Any]:
+    """Scores of some users by the package; without a file to write them to, with nothing kept of the positions."""
     surrogate, examples = surrogate_of(folder), some(split, users)
-    tries = [influence(surrogate, examples, InfluenceConfig(), SEED) for _ in range(REPEATS)]
+    config = InfluenceConfig() if out else InfluenceConfig(cache_mebibytes=0)
+    tries = [influence(surrogate, examples, config, SEED) for _ in range(REPEATS)]
     found = min(tries, key=lambda one: sum(one.seconds.values()))
-    np.savez(out, scores=found.scores, vector=found.solution.vector_P.numpy())
+    if out:
+        np.savez(out, scores=found.scores, vector=found.solution.vector_P.numpy())
     solution = found.solution
     facts = {"iterations": solution.iterations, "residual": solution.residual, "damping": solution.damping}
     return {**found.seconds, **facts, "seconds": sum(found.seconds.values())}
@@ -150,9 +155,9 @@ def influence_usual(split: Split, folder: Path, users: int, out: Path, slice_siz
 
 def effort_parts(split: Split, lm_name: str, users: int) -> tuple[LanguageModel, Prompted]:
     """A small Llama with a fresh adapter, and the prompts of some users."""
-    lm = prepare(LanguageModel.load(lm_name), FineTuneConfig(), SEED)
-    chosen = some(split, users)
-    return lm, prompted_examples(lm, chosen, split.dataset.titles, PROMPT)
+    writer = BIGRec(BIGRecConfig(model="bigrec", lm=PretrainedConfig(path=lm_name), prompt=PROMPT))
+    writer.start(split.dataset.titles, seed=SEED)
+    return writer.language_model, writer.answered(some(split, users))
 
 
 def effort_ours(split: Split, lm_name: str, users: int, out: Path) -> dict[str, Any]:
@@ -161,9 +166,13 @@ def effort_ours(split: Split, lm_name: str, users: int, out: Path) -> dict[str, 
     effort(lm, Prompted(prompted.prompts[:8], prompted.completions[:8]), EffortConfig())  # what happens only once
     begin = time.perf_counter()
     scores = effort(lm, prompted, EffortConfig())
-    seconds = time.perf_counter() - begin
+    laps = [time.perf_counter() - begin]
+    for _ in range(REPEATS - 1):
+        begin = time.perf_counter()
+        effort(lm, prompted, EffortConfig())
+        laps.append(time.perf_counter() - begin)
     np.savez(out, scores=scores)
-    return {"seconds": seconds, "users": users, "tokens": prompted.tokens()}
+    return {"seconds": min(laps), "users": users, "tokens": prompted.tokens()}
 
 
 def effort_usual(split: Split, lm_name: str, users: int, out: Path) -> dict[str, Any]:
@@ -172,17 +181,19 @@ def effort_usual(split: Split, lm_name: str, users: int, out: Path) -> dict[str,
     (matrix,) = chosen_matrices(lm.model, EffortConfig())
     lm.model.eval().requires_grad_(False)
     matrix.weight.requires_grad_()
-    begin, norms = time.perf_counter(), []
-    for prompt, (label,) in zip(prompted.prompts, prompted.completions, strict=True):
-        ids = torch.tensor([prompt + label])
-        labels = ids.clone()
-        labels[:, : len(prompt)] = -100
-        lm.model.zero_grad()
-        lm.model(input_ids=ids, labels=labels).loss.backward()
-        norms.append(float(matrix.weight.grad.norm()))
-    seconds = time.perf_counter() - begin
+    laps = []
+    for _ in range(REPEATS):
+        begin, norms = time.perf_counter(), []
+        for prompt, (label,) in zip(prompted.prompts, prompted.completions, strict=True):
+            ids = torch.tensor([prompt + label])
+            labels = ids.clone()
+            labels[:, : len(prompt)] = -100
+            lm.model.zero_grad()
+            lm.model(input_ids=ids, labels=labels).loss.backward()
+            norms.append(float(matrix.weight.grad.norm()))
+        laps.append(time.perf_counter() - begin)
     differ = float(np.max(np.abs(np.load(out)["scores"][:users] / np.array(norms) - 1)))
-    return {"seconds": seconds, "users": users, "differ": differ}
+    return {"seconds": min(laps), "users": users, "tokens": prompted.tokens(), "differ": differ}
 
 
 def measure(way: str, users: int, folder: Path, lm_name: str, slice_size: int = 0) -> dict[str, Any]:
@@ -199,24 +210,18 @@ def measure(way: str, users: int, folder: Path, lm_name: str, slice_size: int = 
 def run_child(way: str, users: int, folder: Path, lm_name: str, slice_size: int) -> None:
     """What `measure` starts: the way, its times and its peak memory beyond what the data take."""
     split = games()
-    before = peak_gib()
+    before = peak() / 1024
     kind, _, side = way.partition("-")
     out = folder / f"{kind}.npz"
     if kind == "influence":
         figures = (
-            influence_ours(split, folder, users, out)
-            if side == "ours"
-            else influence_usual(split, folder, users, out, slice_size)
+            influence_usual(split, folder, users, out, slice_size)
+            if side == "usual"
+            else influence_ours(split, folder, users, out if side == "ours" else None)
         )
     else:
         figures = {"ours": effort_ours, "usual": effort_usual}[side](split, lm_name, users, out)
-    print(json.dumps({**figures, "peak_gib": peak_gib(), "data_gib": before}))
-
-
-def peak_gib() -> float:
-    """Peak memory of this process. `getrusage` would begin with that of the process that started it."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**20
+    print(json.dumps({**figures, "peak_gib": peak() / 1024, "data_gib": before}))
 
 
 def main() -> None:
@@ -224,66 +229,70 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="2,000 users and one epoch")
     parser.add_argument("--epochs", type=int, default=10, help="of the surrogate")
-    parser.add_argument("--lm", default="stories3m", help="language model of effort")
+    parser.add_argument("--lm", nargs="+", default=["stories3m", "stories260k"], help="language models of effort")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="what is measured; the rest is kept")
     parser.add_argument("--way", help=argparse.SUPPRESS)
     parser.add_argument("--users", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--slice", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.way:
-        run_child(arguments.way, arguments.users, arguments.folder, arguments.lm, arguments.slice)
+        run_child(arguments.way, arguments.users, arguments.folder, arguments.lm[0], arguments.slice)
         return
     split = games()
     users, texts, slice_size = (2_000, 200, 50) if arguments.quick else (len(split.train), 1_000, 300)
     epochs = 1 if arguments.quick else arguments.epochs
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        trained = train_surrogate(split, epochs, folder)
-        sizes = {
-            part: {size: measure(f"{part}-ours", size, folder, arguments.lm) for size in quarters(total)}
-            for part, total in (("influence", users), ("effort", texts))
-        }
-        usual_influence = measure("influence-usual", users, folder, arguments.lm, slice_size)
-        usual_effort = measure("effort-usual", texts // 10, folder, arguments.lm)
-    found = {
-        "influence": (sizes["influence"][users], usual_influence),
-        "effort": (sizes["effort"][texts], usual_effort),
-    }
-    ok = True
-    for part, (ours, usual) in found.items():
-        scaled = usual["seconds"] * (texts / usual["users"] if part == "effort" else 1)
-        usual["scaled_seconds"] = scaled
-        label = f"{part}-quick" if arguments.quick else part
-        print(
-            f"claim={label} ratio={scaled / ours['seconds']:.1f} ours={ours['seconds']:.2f} usual={scaled:.2f} "
-            f"agree={usual['differ']:.1e}"
-        )
-        print(f"  the usual way is timed on {slice_size if part == 'influence' else usual['users']} users and scaled")
-        for size, figures in sizes[part].items():
-            memory = f"peak {figures['peak_gib']:.2f} GiB, {figures['data_gib']:.2f} of them before it began"
-            print(f"  {size:,} users: {figures['seconds']:.2f} s, {memory}")
-        ok &= usual["differ"] < 1e-4
+        claims = {}
+        if "influence" in arguments.only:
+            trained = train_surrogate(split, epochs, folder)
+            claims["influence"] = influence_claim(users, folder, slice_size)
+            claims["influence"] |= {"epochs": epochs, "training_seconds": trained}
+        if "effort" in arguments.only:
+            claims |= {f"effort {lm}": effort_claim(texts, folder, lm) for lm in arguments.lm}
+    for label, claim in claims.items():
+        ours, usual, agree = (claim[key] for key in ("ours", "usual", "agree"))
+        words = f"ratio={usual / ours:.1f} ours={ours:.2f} usual={usual:.2f} agree={agree:.1e}"
+        print(f"claim={label.replace(' ', '-')}{'-quick' if arguments.quick else ''} {words}")
+        print(f"  the usual way is timed on {claim['timed_on']} users and scaled")
+        for way in ("sizes", "streamed"):
+            for size, figures in claim.get(way, {}).items():
+                memory = f"peak {figures['peak_gib']:.2f} GiB, {figures['data_gib']:.2f} of them before it began"
+                print(f"  {size:,} users{' streamed' * (way == 'streamed')}: {figures['seconds']:.2f} s, {memory}")
     if not arguments.quick:
-        within = found["influence"][0]["seconds"] < LIMIT_SECONDS
-        print(f"influence of all users under {LIMIT_SECONDS:.0f} s: {'yes' if within else 'NO'}")
-        facts = {"users": users, "texts": texts, "slice": slice_size, "epochs": epochs, "lm": arguments.lm}
-        facts |= {"training_seconds": trained, "threads": torch.get_num_threads()}
-        sides = {part: {"ours": ours, "usual": usual} for part, (ours, usual) in found.items()}
-        hardware = {"cpu": _cpu(), "cores": os.cpu_count(), "torch": torch.__version__}
+        if "influence" in claims:
+            within = claims["influence"]["ours"] < LIMIT_SECONDS
+            print(f"influence of all users under {LIMIT_SECONDS:.0f} s: {'yes' if within else 'NO'}")
+        before = json.loads(RESULTS.read_text())["claims"] if arguments.only != PARTS and RESULTS.exists() else {}
+        found = {"users": users, "texts": texts, "claims": before | claims, "hardware": hardware()}
         RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps({**facts, **sides, "sizes": sizes, "hardware": hardware}, indent=1) + "\n")
-    if not ok:
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    if any(claim["agree"] > 1e-4 for claim in claims.values()):
         sys.exit("the two ways differ")
+
+
+def influence_claim(users: int, folder: Path, slice_size: int) -> dict[str, Any]:
+    """Seconds of both ways for all users, and what ours takes at three sizes."""
+    sizes = {size: measure("influence-ours", size, folder, "") for size in quarters(users)}
+    streamed = {size: measure("influence-streamed", size, folder, "") for size in quarters(users)}
+    usual = measure("influence-usual", users, folder, "", slice_size)
+    both = {"ours": sizes[users]["seconds"], "usual": usual["seconds"], "agree": usual["differ"]}
+    return {**both, "timed_on": slice_size, "parts": usual, "sizes": sizes, "streamed": streamed}
+
+
+def effort_claim(texts: int, folder: Path, lm: str) -> dict[str, Any]:
+    """The same for effort; the usual way is scaled by the tokens of all users and of those it is timed on."""
+    sizes = {size: measure("effort-ours", size, folder, lm) for size in quarters(texts)}
+    usual = measure("effort-usual", texts // 10, folder, lm)
+    scaled = usual["seconds"] * sizes[texts]["tokens"] / usual["tokens"]
+    both = {"ours": sizes[texts]["seconds"], "usual": scaled, "agree": usual["differ"]}
+    return {**both, "timed_on": usual["users"], "sizes": sizes}
 
 
 def quarters(total: int) -> list[int]:
     """A quarter, a half and all."""
     return [total // 4, total // 2, total]
-
-
-def _cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 if __name__ == "__main__":

@@ -88,6 +88,7 @@ def select_examples(
     validate: Annotated[
         bool, typer.Option("--validate", help="Train the surrogate on random subsets to check influence.")
     ] = False,
+    plots: Annotated[bool, typer.Option("--plots", help="Draw the selection as SVG files (extra 'plots').")] = False,
     store: StoreOption = None,
 ) -> None:
     """Choose the training examples worth fine-tuning on, by every selector of a recipe's `selection` part."""
@@ -95,9 +96,16 @@ def select_examples(
     from tandemrec.experiment.select import select
     from tandemrec.report.selection import selection_tables
 
-    results = select(load_recipe(recipe, set_ or ()), out, validate=validate, store=store, listen=_tell)
+    asked = load_recipe(recipe, set_ or ())
+    out = out or Path("selections") / asked.name
+    results = select(asked, out, validate=validate, store=store, listen=_tell)
     for table in selection_tables(results):
         console.print(table)
+    if plots:
+        from tandemrec.report.selection_plots import write_selection_plots
+
+        drawn = write_selection_plots(out, results)
+        console.print(f"Written to {out}: {', '.join(path.name for path in drawn)}", markup=False)
 
 
 @app.command("tune")

@@ -17,7 +17,10 @@ from tandemrec.llm.finetune import FineTuneConfig, prepare
 from tandemrec.llm.model import LanguageModel
 from tandemrec.llm.objectives import Prompted
 from tandemrec.llm.prompts import PromptConfig
-from tandemrec.selection.effort import EffortConfig, chosen_matrices, effort, prompted_examples
+from tandemrec.llm.recommenders.bigrec import BIGRec, BIGRecConfig
+from tandemrec.llm.recommenders.llara import LLaRA, LLaRAConfig
+from tandemrec.llm.recommenders.writer import PretrainedConfig
+from tandemrec.selection.effort import EffortConfig, LanguageModelEffort, chosen_matrices, effort
 from tests.llm.conftest import nano_folder, split, tiny, toy  # noqa: F401
 
 LLAMA_VALUE = "layers.1.self_attn.v_proj.lora_B.default"
@@ -81,7 +84,7 @@ def test_equals_one_backward_pass_a_sample(lm: LanguageModel, settings: dict[str
     assert min(expected) > 0
 
 
-@pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox"])
+@pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox", "gpt_neo"])
 def test_other_architectures(tiny: Callable[[str], str], architecture: str) -> None:  # noqa: F811
     lm, part = adapted(tiny(architecture)), prompted()
     for config in (EffortConfig(), EffortConfig(matrices="adapters")):
@@ -123,13 +126,44 @@ def test_models_without_the_matrices_are_refused(tiny: Callable[[str], str], lm:
         effort(lm, prompted(2), EffortConfig(matrices="modules", modules=("nonsense",)))
 
 
-def test_prompts_of_examples(lm: LanguageModel, split: Split) -> None:  # noqa: F811
+PROMPT = PromptConfig(template="compact", history=3)
+
+
+def test_prompts_are_those_of_training(tiny: Callable[[str], str], split: Split) -> None:  # noqa: F811
     examples, titles = split.train.take(slice(0, 5)), split.dataset.titles
-    part = prompted_examples(lm, examples, titles, PromptConfig(template="compact"))
-    assert f'"{titles[examples.target[0][0]]}"' in lm.tokenizer.decode(part.completions[0][0])
-    assert titles[examples.history[4][-1]] in lm.tokenizer.decode(part.prompts[4])
+    writer = BIGRec(BIGRecConfig(model="bigrec", lm=PretrainedConfig(path=tiny("llama")), prompt=PROMPT))
+    writer.start(titles, seed=4)
+    part = writer.answered(examples)
+    assert f'"{titles[examples.target[0][0]]}"' in writer.language_model.tokenizer.decode(part.completions[0][0])
+    assert titles[examples.history[4][-1]] in writer.language_model.tokenizer.decode(part.prompts[4])
+    measure = LanguageModelEffort(writer, EffortConfig())
+    np.testing.assert_array_equal(measure(examples), effort(writer.language_model, part, EffortConfig()))
     nothing = Examples(
         examples.user, examples.history, Ragged.from_lists([[1], [], [2], [3], [4]]), examples.seen, examples.timestamp
     )
     with pytest.raises(InputError, match="none in example 1"):
-        prompted_examples(lm, nothing, titles, PromptConfig(template="compact"))
+        measure(nothing)
+
+
+def test_item_vectors_count_where_prompts_hold_them(tiny: Callable[[str], str], split: Split) -> None:  # noqa: F811
+    config = LLaRAConfig(model="llara", vectors="SASRec", lm=PretrainedConfig(path=tiny("llama")), prompt=PROMPT)
+    examples, titles = split.train.take(slice(0, 6)), split.dataset.titles
+    vectors = torch.randn(split.n_items, 8, generator=torch.Generator().manual_seed(1))
+    found = []
+    for scale in (1.0, 20.0):
+        writer = LLaRA(config, item_vectors=vectors * scale)
+        writer.start(titles, seed=4)
+        writer.language_model.model.eval()
+        found.append(LanguageModelEffort(writer, EffortConfig())(examples))
+        projector = writer.language_model.slots
+        assert projector is not None
+        assert any(parameter.requires_grad for parameter in projector.parameters())
+        (matrix,) = chosen_matrices(writer.language_model.model, EffortConfig())
+        part = writer.answered(examples)
+        for row in range(len(examples)):
+            log_p = writer.language_model.label_log_probs([part.prompts[row]], [part.completions[row][0]])
+            (slope,) = torch.autograd.grad(-log_p.mean(), matrix.weight)
+            assert found[-1][row] == pytest.approx(float(slope.norm()), rel=1e-4)
+    assert not np.allclose(found[0], found[1], rtol=1e-3)
+    with pytest.raises(InputError, match="key 'vectors': 'SASRec' gives none"):
+        LLaRA(config).start(titles)

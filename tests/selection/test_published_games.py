@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,9 @@ import pytest
 from tandemrec.conventional.sequential.sasrec import SASRecConfig, SASRecModule
 from tandemrec.data.examples import Examples, Ragged
 from tandemrec.data.locations import data_root
+from tandemrec.errors import InputError
+from tandemrec.experiment.recipe import load_recipe
+from tandemrec.experiment.run import prepare
 from tandemrec.selection.influence import InfluenceConfig, influence
 from tandemrec.selection.solver import ConjugateGradientsConfig
 from tandemrec.selection.surrogate import Surrogate, SurrogateConfig
@@ -40,3 +44,24 @@ def test_published_mode_gives_7935_users_no_influence(games: Examples) -> None:
     assert (games.history.lengths[nothing] < 2).all()
     paper = influence(Surrogate(network, 50, SurrogateConfig()), games, config)
     assert (paper.scores == 0).sum() == (games.history.lengths < 1).sum() == 3_382
+
+
+@pytest.mark.parametrize(
+    ("name", "train", "short", "askers", "targets"),
+    [("games", 49_156, 7_935, 8_696, 19_733), ("microlens", 49_416, None, 20_748, 35_310)],
+)
+def test_the_recipes_read_the_published_splits(
+    name: str, train: int, short: int | None, askers: int, targets: int, tmp_path: Path
+) -> None:
+    """One training example a user, and all test items of a user are targets of one example."""
+    recipe = load_recipe(f"dealrec/{name}", {"split.sample": {}})
+    try:
+        split, _ = prepare(recipe, store=tmp_path)
+    except InputError as error:
+        pytest.skip(f"needs the data of the recipe: {error}")
+    assert len(split.train) == train
+    assert (split.train.target.lengths == 1).all()
+    assert len(set(split.test.user.tolist())) == len(split.test) == askers
+    assert split.test.target.lengths.sum() == targets
+    if short is not None:
+        assert (split.train.history.lengths < 2).sum() == short

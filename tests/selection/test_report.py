@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tandemrec.data.examples import Examples
+from tandemrec.data.kinds import item_kinds
 from tandemrec.data.split import Split
 from tandemrec.selection.report import coverage_table, group_table, overlap_table, score_table
 from tests.llm.conftest import split, toy  # noqa: F401
@@ -37,7 +38,7 @@ def test_groups_and_overlaps_by_hand() -> None:
 
 def test_coverage_by_hand(split: Split) -> None:  # noqa: F811
     examples = split.train
-    rows = coverage_table(split, examples, {"two": np.array([0, 1])}, category="series")
+    rows = coverage_table(split, examples, {"two": np.array([0, 1])}, item_kinds(split.dataset, "series", ""))
     everything, two = rows
     assert everything["users"] == everything["items"] == everything["categories"] == 1
     assert two["users"] == pytest.approx(len(set(examples.user[:2].tolist())) / len(set(examples.user.tolist())))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from tandemrec.errors import InputError
 from tandemrec.evaluation.comparison import ComparisonConfig, Repeats, compare_systems, mean_and_errors, user_values
 from tandemrec.experiment.pooling import Pooled, check_comparable, pool
 from tandemrec.experiment.run import Run
+from tandemrec.experiment.store import write_whole
 from tandemrec.report.comparison import comparison_latex, comparison_markdown
 from tandemrec.report.leaderboard import headline_metrics
 
@@ -100,6 +100,4 @@ def _write(out: Path, results: dict[str, Any]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "compare.md").write_text(comparison_markdown(results), encoding="utf-8")
     (out / "compare.tex").write_text(comparison_latex(results), encoding="utf-8")
-    draft = out / f"{COMPARISON}.draft"
-    draft.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    draft.replace(out / COMPARISON)
+    write_whole(out / COMPARISON, results)

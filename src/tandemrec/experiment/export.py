@@ -40,7 +40,7 @@ def export_training_set(run: Run, system: str, to: Path) -> dict[str, int]:
     writer = run.model(system)
     if not isinstance(writer, TitleWriter):
         raise InputError(f"'{system}' learns from no prompts; systems that do write titles, such as BIGRec")
-    split, objective = run.split(), writer.config.objective
+    split, objective = run.lesson(system), writer.config.objective
     train, target = first_targets(split.train)
     if isinstance(objective, SDPOConfig):
         negatives = draw_negatives(train, split.n_items, objective.negatives, run.recipe.fit_seed(system))

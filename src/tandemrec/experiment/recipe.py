@@ -25,6 +25,7 @@ from tandemrec.experiment.seeds import derive_seed
 from tandemrec.llm.recommenders.writer import WriterConfig
 from tandemrec.recommender import Config
 from tandemrec.selection.config import SelectionConfig
+from tandemrec.selection.dealrec import DEALRecConfig
 
 TAGS = ("format", "protocol", "model", "build", "loss", "kind", "task", "selector", "method")
 """Keys whose values tell the members of a union apart."""
@@ -43,8 +44,8 @@ class Recipe(Config):
     """The one seed; every stage derives its own from it and from its name."""
 
     training_seed: int | None = Field(None, ge=0, lt=2**31)
-    """Seed of the fits alone, None: `seed`. Runs that differ in it share data, split and built language model, so that
-    their differences are those of training."""
+    """Seed of the fits and of what selectors draw, None: `seed`. Runs that differ in it share data, split and built
+    language model, so that their differences are those of training."""
 
     data: SourceConfig | None = None
     """Where the interactions come from; null only where a program passes a `Dataset`."""
@@ -62,7 +63,8 @@ class Recipe(Config):
     """How they are judged; `task`, ranking or rating, follows from the models where it is not given."""
 
     selection: SelectionConfig | None = None
-    """Which training examples `tandem select` chooses; `tandem run` does without."""
+    """Which training examples `tandem select` chooses, and `tandem run` for the models whose `train_on` names a
+    selector."""
 
     tune: TuningConfig | None = None
     """Which settings `tandem tune` searches; `tandem run` does without."""
@@ -90,14 +92,14 @@ class Recipe(Config):
                 raise ValueError(
                     f"the model '{name}' ({config.model}) cannot learn from '{teacher}' ({self.models[teacher].model})"
                 )
-        self.training_order()
         return self
 
     @model_validator(mode="after")
     def _selection_names_models(self) -> Self:
         if self.selection is not None:
-            for key in ("surrogate", "language_model"):
-                name = getattr(self.selection, key)
+            named = [(key, getattr(self.selection, key)) for key in ("surrogate", "language_model")]
+            named += [("surrogate", config.surrogate) for config in self.selection.selectors.values()]
+            for key, name in named:
                 if name is not None and name not in self.models:
                     raise ValueError(
                         f"the selection's {key} '{name}' is no model of the recipe; there are: {', '.join(self.models)}"
@@ -105,6 +107,15 @@ class Recipe(Config):
             writer = self.selection.language_model
             if writer is not None and not isinstance(self.models[writer], WriterConfig):
                 raise ValueError(f"the selection's language_model '{writer}' is no model that writes titles")
+        selectors = self.selection.selectors if self.selection is not None else {}
+        for name in self.models:
+            selector = self.selector_of(name)
+            if selector is not None and selector not in selectors:
+                there = f"there are: {', '.join(selectors)}" if selectors else "the recipe has no key 'selection'"
+                raise ValueError(
+                    f"the model '{name}' learns from the choice of '{selector}', which is no selector; {there}"
+                )
+        self.training_order()
         return self
 
     @model_validator(mode="after")
@@ -117,7 +128,14 @@ class Recipe(Config):
 
     def fit_seed(self, name: str) -> int:
         """The seed a system is trained with."""
-        return derive_seed(self.seed if self.training_seed is None else self.training_seed, f"fit:{name}")
+        return self._training_seed(f"fit:{name}")
+
+    def select_seed(self, selector: str) -> int:
+        """The seed a selector draws with."""
+        return self._training_seed(f"select:{selector}")
+
+    def _training_seed(self, stage: str) -> int:
+        return derive_seed(self.seed if self.training_seed is None else self.training_seed, stage)
 
     def training_order(self) -> list[str]:
         """Names of the models, each after those it builds on.
@@ -125,12 +143,34 @@ class Recipe(Config):
         Raises:
             ValueError: if models build on each other in a circle.
         """
-        graph = {name: config.partners() for name, config in self.models.items()}
+        graph = {name: self.builds_on(name) for name in self.models}
         try:
             return list(TopologicalSorter(graph).static_order())
         except CycleError as error:
             circle = " → ".join(f"'{name}'" for name in reversed(error.args[1]))
             raise ValueError(f"models build on each other in a circle: {circle}") from None
+
+    def selector_of(self, name: str) -> str | None:
+        """The selector whose choice a model learns from; None: it learns from all training examples."""
+        config = self.models[name]
+        return config.train_on if isinstance(config, WriterConfig) else None
+
+    def judges(self, selector: str) -> tuple[str, ...]:
+        """The models that must be trained before a selector can choose."""
+        selection = self.selection
+        assert selection is not None
+        needed = [selection.surrogate_of(selector)]
+        writer = selection.language_model_of(selector)
+        if writer is not None:
+            effort = isinstance(selection.selectors[selector], DEALRecConfig)
+            tuned = effort and selection.effort.weights == "tuned"
+            needed += [writer] if tuned else self.models[writer].partners()
+        return tuple(dict.fromkeys(name for name in needed if name is not None))
+
+    def builds_on(self, name: str) -> tuple[str, ...]:
+        """The models that must be trained before a model can be."""
+        selector = self.selector_of(name)
+        return (*self.models[name].partners(), *(() if selector is None else self.judges(selector)))
 
     @model_validator(mode="after")
     def _one_task(self) -> Self:

@@ -20,10 +20,11 @@ from tandemrec.errors import InputError
 from tandemrec.evaluation.ratings import RatingEvaluationConfig
 from tandemrec.evaluation.significance import paired_test
 from tandemrec.experiment.card import hardware, package_versions, peak_memory_mib
+from tandemrec.experiment.choices import Choices
 from tandemrec.experiment.models import System, load_recommender
 from tandemrec.experiment.recipe import Recipe, load_recipe
-from tandemrec.experiment.stages import Stages
-from tandemrec.experiment.store import Artifact, StageEvent, Store, default_root, find_damage
+from tandemrec.experiment.stages import Choice, Stages
+from tandemrec.experiment.store import Artifact, StageEvent, Store, default_root, find_damage, write_whole
 from tandemrec.recommender import NO_ITEM, Ranking, RatingPredictor
 from tandemrec.report.page import markdown_page
 from tandemrec.training.processes import process_rank, wait_for_all
@@ -58,13 +59,18 @@ def run(
     data, data_artifact = stages.data(dataset)
     split, split_artifact = stages.split(data, data_artifact)
     judged: dict[str, tuple[Artifact, Artifact]] = {}
+    choices = None if recipe.selection is None else Choices(stages, recipe.selection, split, split_artifact)
+    chosen: dict[str, Choice] = {}
     for name in recipe.training_order():
-        fitted = stages.fit(name, split, split_artifact)
+        selector = recipe.selector_of(name)
+        if selector is not None and choices is not None:
+            chosen[name] = choices.choose(selector)
+        fitted = stages.fit(name, split, split_artifact, chosen.get(name))
         judged[name] = fitted, stages.evaluate(name, split, split_artifact)
 
     results = _results(recipe, data, data_artifact, split_artifact, judged)
     if process_rank() == 0:
-        _write(out, recipe, results, _card(stages, data_artifact, split_artifact, judged), judged)
+        _write(out, recipe, results, _card(stages, data_artifact, split_artifact, judged, chosen), judged)
     wait_for_all()
     return Run.open(out)
 
@@ -156,6 +162,13 @@ class Run:
     def split(self) -> Split:
         """The split all systems were judged on."""
         return Split.load(self.artifact("split").path, self.dataset())
+
+    def lesson(self, system: str) -> Split:
+        """The split with the training examples that a system learned from: all, or those that its selector chose."""
+        split = self.split()
+        if self.recipe.selector_of(system) is None:
+            return split
+        return Choice(self.artifact(f"choice:{system}"), ()).lesson(split)
 
     def model(self, name: str | None = None) -> System:
         """A trained system by its name on the leaderboard; default: its first row."""
@@ -273,12 +286,17 @@ def _test_against(reference: str, rows: list[dict[str, Any]], judged: dict[str, 
 
 
 def _card(
-    stages: Stages, data: Artifact, split: Artifact, judged: dict[str, tuple[Artifact, Artifact]]
+    stages: Stages,
+    data: Artifact,
+    split: Artifact,
+    judged: dict[str, tuple[Artifact, Artifact]],
+    chosen: dict[str, Choice],
 ) -> dict[str, Any]:
     artifacts = {"data": data, "split": split}
     for fitted, evaluated in judged.values():
         artifacts |= {fitted.name: fitted, evaluated.name: evaluated}
     artifacts |= {f"distil:{student}": answers for student, answers in stages.answers.items()}
+    artifacts |= {f"choice:{student}": choice.artifact for student, choice in chosen.items()}
     return {
         "packages": package_versions(),
         "hardware": hardware(),
@@ -286,6 +304,14 @@ def _card(
         "stages": [{"stage": artifact.name, "seconds": artifact.seconds} for artifact in stages.made],
         "models": {name: fitted.manifest["summary"] for name, (fitted, _) in judged.items()},
         "distilled": {student: answers.manifest["summary"] for student, answers in stages.answers.items()},
+        "chosen": {
+            student: {
+                "selector": stages.recipe.selector_of(student),
+                "examples": len(choice.rows),
+                "seconds": round(choice.seconds, 3),
+            }
+            for student, choice in chosen.items()
+        },
         "artifacts": {name: str(artifact.path.resolve()) for name, artifact in artifacts.items()},
     }
 
@@ -307,6 +333,4 @@ def _write(
     pl.concat(frames).write_parquet(out / PER_USER)
     (out / CARD).write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (out / "report.md").write_text(markdown_page(results, card), encoding="utf-8")
-    draft = out / f"{RESULTS}.draft"
-    draft.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    draft.replace(out / RESULTS)
+    write_whole(out / RESULTS, results)

@@ -97,7 +97,7 @@ class Search:
         asked = self.study.ask()
         settings = {key: self._draw(asked, key) for key in self.space}
         watcher = _Watcher(asked, self.config)
-        artifact = self.stages.extra(f"tune:{self.config.model}", *self._stage(watcher, settings))
+        artifact = self.stages.get(f"tune:{self.config.model}", *self._stage(watcher, settings))
         record = json.loads((artifact.path / TRIAL).read_text())
         self.before.append(artifact.content)
         watcher.catch_up(record["curve"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from tandemrec.data.dataset import Dataset
-from tandemrec.data.examples import Examples
+from tandemrec.data.examples import Examples, IntArray
 from tandemrec.data.filter import clean
 from tandemrec.data.sources import load_dataset
 from tandemrec.data.split import Split, make_split
@@ -34,8 +34,44 @@ from tandemrec.training.state import METRICS
 ANSWERS = "answers.parquet"
 """What a teacher answers to the training prompts."""
 
+CHOSEN = "chosen.parquet"
+"""Numbers of the training examples that a selector chose."""
+
 SHOWN_OUTPUTS = 10
 """Generated titles that go into the report; all of them are in the artifact."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The training examples that a selector chose.
+
+    Attributes:
+        artifact: of the selector.
+        parts: the stages it took: the models and scores it looked at, and its own; their seconds are its cost.
+    """
+
+    artifact: Artifact
+    parts: tuple[Artifact, ...]
+
+    @property
+    def rows(self) -> IntArray:
+        """Their numbers, ascending."""
+        rows: IntArray = pl.read_parquet(self.artifact.path / CHOSEN)["example"].to_numpy()
+        return rows
+
+    @property
+    def content(self) -> str:
+        """Hash of the choice alone: other scores that lead to the same examples train nothing again."""
+        return str(self.artifact.manifest["files"][CHOSEN])
+
+    @property
+    def seconds(self) -> float:
+        """What choosing cost, training of the models it looked at included."""
+        return sum(part.seconds for part in self.parts)
+
+    def lesson(self, split: Split) -> Split:
+        """The split with these training examples alone."""
+        return replace(split, train=split.train.take(self.rows))
 
 
 @dataclass
@@ -43,7 +79,7 @@ class Stages:
     """The stages of one recipe over one store.
 
     Attributes:
-        made: the artifacts in the order they were asked for.
+        made: the artifacts in the order they were first asked for.
         fitted: the trained systems by name.
         answers: what their teachers answered to the training prompts, by the name of the student.
     """
@@ -68,8 +104,8 @@ class Stages:
             return {"cleaning": report.rows_as_dicts(), "fingerprint": dataset.fingerprint}
 
         source = {"fingerprint": given.fingerprint} if given is not None else self._source_identity()
-        depends = {"source": source, "cleaning": _dump(recipe.cleaning), "code": code_version("data")}
-        artifact = self._get("data", depends, make)
+        depends = {"source": source, "cleaning": plain(recipe.cleaning), "code": code_version("data")}
+        artifact = self.get("data", depends, make)
         return Dataset.load(artifact.path), artifact
 
     def split(self, dataset: Dataset, data: Artifact) -> tuple[Split, Artifact]:
@@ -82,32 +118,32 @@ class Stages:
             parts = {part: len(getattr(split, part)) for part in ("train", "valid", "test")}
             return {"protocol": split.protocol, **parts, "leaks": split.leaks.lines()}
 
-        depends = {"data": data.content, "split": _dump(self.recipe.split), "seed": seed, "code": code_version("data")}
-        artifact = self._get("split", depends, make)
+        depends = {"data": data.content, "split": plain(self.recipe.split), "seed": seed, "code": code_version("data")}
+        artifact = self.get("split", depends, make)
         return Split.load(artifact.path, dataset), artifact
 
-    def fit(self, name: str, split: Split, cut: Artifact) -> Artifact:
+    def fit(self, name: str, split: Split, cut: Artifact, choice: Choice | None = None) -> Artifact:
         """Train one model whose partners are trained.
 
         A language model that must be built first, and answers that a teacher must write first, are stages of their own.
+
+        Args:
+            name: of the model.
+            split: what all models are judged on.
+            cut: its artifact.
+            choice: the training examples it learns from, by number; None: all.
         """
         config = self.recipe.models[name]
-        base = self._language_model(config, split, cut)
-        answers = self._distilled(config, split, cut)
+        base = self.language_model(config, split, cut)
+        lesson = split if choice is None else choice.lesson(split)
+        answers = self._distilled(config, lesson, cut, choice)
         seed = self.recipe.fit_seed(name)
         if answers is not None:
             self.answers[name] = answers
-        folders = {partner: self.fitted[partner].path for partner in config.partners()}
 
         def make(draft: Path, work: Path) -> dict[str, Any]:
-            materials = Materials(
-                language_model=base.path if base else None,
-                distilled=answers.path / ANSWERS if answers else None,
-                folders=folders,
-                partners=self.load,
-            )
-            model = make_recommender(config, materials)
-            report = model.fit(split, seed=seed, workspace=work)
+            model = make_recommender(config, self.materials(config, base, answers))
+            report = model.fit(lesson, seed=seed, workspace=work)
             model.save(draft)
             if (work / METRICS).exists():
                 shutil.copy(work / METRICS, draft / METRICS)
@@ -115,15 +151,25 @@ class Stages:
 
         depends = {
             "split": cut.content,
-            "config": _dump(config),
-            "language_model": base.content if base else _folder_identity(config),
-            "partners": self._partners(config),
+            "config": plain(config),
+            "language_model": base.content if base else folder_identity(config),
+            "partners": self.partners(config),
             "distilled": answers.content if answers else None,
+            "choice": choice.content if choice else None,
             "seed": seed,
             "code": code_version(*code_rooms(config)),
         }
-        self.fitted[name] = self._get(f"fit:{name}", depends, make)
+        self.fitted[name] = self.get(f"fit:{name}", depends, make)
         return self.fitted[name]
+
+    def materials(self, config: Config, base: Artifact | None, answers: Artifact | None = None) -> Materials:
+        """What earlier stages made for a model whose partners are trained."""
+        return Materials(
+            language_model=base.path if base else None,
+            distilled=answers.path / ANSWERS if answers else None,
+            folders={partner: self.fitted[partner].path for partner in config.partners()},
+            partners=self.load,
+        )
 
     def load(self, name: str) -> System:
         """A trained system."""
@@ -157,20 +203,16 @@ class Stages:
 
         depends = {
             "model": self.fitted[name].content,
-            "partners": self._partners(config),
+            "partners": self.partners(config),
             "split": cut.content,
-            "evaluation": _dump(settings),
+            "evaluation": plain(settings),
             "code": code_version(
                 "evaluation/evaluate.py", "evaluation/metrics.py", "evaluation/ratings.py", "recommender.py"
             ),
         }
-        return self._get(f"evaluate:{name}", depends, make)
+        return self.get(f"evaluate:{name}", depends, make)
 
-    def extra(self, stage: str, depends: Mapping[str, Any], make: Callable[[Path, Path], Any]) -> Artifact:
-        """A stage of a verb other than `run`."""
-        return self._get(stage, depends, make)
-
-    def _distilled(self, config: Config, split: Split, cut: Artifact) -> Artifact | None:
+    def _distilled(self, config: Config, split: Split, cut: Artifact, choice: Choice | None) -> Artifact | None:
         """What the teacher itself answers to the training prompts."""
         if not isinstance(config, WriterConfig) or not isinstance(config.objective, SOFTConfig):
             return None
@@ -187,16 +229,19 @@ class Stages:
         depends = {
             "teacher": self.fitted[teacher].content,
             "split": cut.content,
-            "config": _dump(settings),
+            "config": plain(settings),
+            "choice": choice.content if choice else None,
             "seed": seed if settings.sampling else None,
             "code": code_version("llm", "recommender.py"),
         }
-        return self._get(f"distil:{teacher}", depends, make)
+        return self.get(f"distil:{teacher}", depends, make)
 
-    def _partners(self, config: Config) -> dict[str, str]:
+    def partners(self, config: Config) -> dict[str, str]:
+        """What the systems that a model builds on are, for its key."""
         return {partner: self.fitted[partner].content for partner in config.partners()}
 
-    def _language_model(self, config: Config, split: Split, cut: Artifact) -> Artifact | None:
+    def language_model(self, config: Config, split: Split, cut: Artifact) -> Artifact | None:
+        """The language model that is built for a system that writes titles; None where it exists or there is none."""
         if not isinstance(config, WriterConfig) or not config.builds_language_model:
             return None
         seed = derive_seed(self.recipe.seed, "language-model")
@@ -206,24 +251,26 @@ class Stages:
 
         depends = {
             "split": cut.content,
-            "config": _dump(config.lm),
+            "config": plain(config.lm),
             "texts": hash_files(config.text_files()),
             "seed": seed,
             "code": code_version("llm/nano.py", "llm/corpus.py", "training"),
         }
-        return self._get("language-model", depends, make)
+        return self.get("language-model", depends, make)
 
     def _source_identity(self) -> dict[str, Any]:
         source = self.recipe.data
         if source is None:
             raise InputError(f"recipe '{self.recipe.name}': key 'data' is missing and no dataset was passed")
-        config = _dump(source)
+        config = plain(source)
         config.pop("path", None)
         return config | {"files": hash_files(source.files())}
 
-    def _get(self, stage: str, depends: Mapping[str, Any], make: Any) -> Artifact:
+    def get(self, stage: str, depends: Mapping[str, Any], make: Callable[[Path, Path], Any]) -> Artifact:
+        """The artifact of a stage, which joins those that were made; see `Store.get`."""
         artifact = self.store.get(stage, depends, make)
-        self.made.append(artifact)
+        if all(artifact.path != other.path for other in self.made):
+            self.made.append(artifact)
         return artifact
 
 
@@ -232,11 +279,12 @@ def fit_report(artifact: Artifact) -> FitReport:
     return FitReport.model_validate(artifact.manifest["summary"])
 
 
-def _dump(config: Config) -> dict[str, Any]:
+def plain(config: Config) -> dict[str, Any]:
+    """A config as JSON, for the key of a stage."""
     return config.model_dump(mode="json")
 
 
-def _folder_identity(config: Config) -> Any:
+def folder_identity(config: Config) -> Any:
     """Content of the local model folder a config names: a changed checkpoint is another model."""
     if not isinstance(config, WriterConfig):
         return None

@@ -162,6 +162,13 @@ class Store:
             yield
 
 
+def write_whole(path: Path, content: Any) -> None:
+    """Write JSON beside its place and rename it, so that what stands under the name is never half a file."""
+    draft = path.with_name(path.name + ".draft")
+    draft.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    draft.replace(path)
+
+
 def find_damage(directory: Path) -> str | None:
     """What is wrong with a finished artifact, as a phrase naming the file; None if every file is as it was written."""
     try:

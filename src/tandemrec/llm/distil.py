@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,10 @@ import polars as pl
 
 from tandemrec.data.dataset import Dataset
 from tandemrec.data.examples import Examples
-from tandemrec.errors import InputError
+from tandemrec.data.kinds import item_kinds
 from tandemrec.llm.prompts import read_answer
 from tandemrec.llm.recommenders.lessons import DistilConfig
 from tandemrec.llm.recommenders.writer import TitleWriter, first_targets
-
-KINDS = ("genres", "categories", "category", "main_category", "series")
-"""Columns of the items that say what kind an item is, in the order of preference."""
 
 
 def distil(
@@ -41,7 +37,7 @@ def distil(
     Raises:
         InputError: if the items lack the column of kinds that the config names.
     """
-    kinds = item_kinds(dataset, config.kind)
+    kinds = item_kinds(dataset, config.kind, "distil.kind")
     examples, target = first_targets(examples)
     if config.sampling is None:
         written = teacher.complete(examples, workspace=workspace)
@@ -75,18 +71,3 @@ def distil_summary(frame: pl.DataFrame) -> dict[str, Any]:
     """Number of answers, how many differ, and the shares of exact titles, of hits and of hits of the right kind."""
     shares = {f"{name}_share": frame[name].cast(pl.Float64).mean() for name in ("exact", "hit", "hit_kind")}
     return {"answers": frame.height, "distinct": frame["answer"].n_unique(), **shares}
-
-
-def item_kinds(dataset: Dataset, column: str | None) -> Sequence[frozenset[str]] | None:
-    """Kinds of every item; None where nothing says them.
-
-    Raises:
-        InputError: if the named column is not there.
-    """
-    if column is not None and column not in dataset.items.columns:
-        raise InputError(f"key 'distil.kind': found '{column}', the items have: {', '.join(dataset.items.columns)}")
-    column = column or next((name for name in KINDS if name in dataset.items.columns), None)
-    if column is None:
-        return None
-    listed = (value if isinstance(value, list) else [value] for value in dataset.items[column].to_list())
-    return [frozenset(str(kind) for kind in kinds if kind is not None) for kinds in listed]

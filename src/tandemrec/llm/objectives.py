@@ -41,6 +41,12 @@ class Prompted:
         pairs = zip(self.completions, further, strict=True)
         return Prompted(self.prompts, [[*own, *others] for own, others in pairs])
 
+    def whole(self) -> Prompted:
+        """The same texts, with all tokens but the first as labels."""
+        pairs = zip(self.prompts, self.completions, strict=True)
+        completions = [[prompt[1:] + completion for completion in several] for prompt, several in pairs]
+        return Prompted([prompt[:1] for prompt in self.prompts], completions)
+
     def keep(self, columns: Sequence[int]) -> Prompted:
         """The same prompts with some of their completions."""
         return Prompted(self.prompts, [[several[c] for c in columns] for several in self.completions])

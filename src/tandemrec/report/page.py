@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tandemrec.report.leaderboard import is_rating, markdown_table, table_of
+from tandemrec.report.leaderboard import cell, is_rating, markdown_table, table_of
 from tandemrec.report.segments import segments_markdown
 
 
@@ -24,6 +24,7 @@ def markdown_page(results: Mapping[str, Any], card: Mapping[str, Any]) -> str:
         f"Split: {results['split']['protocol']}. {_parts(results['split'])}",
         "Leak check: " + "; ".join(results["split"]["leaks"]) + ".",
         *(_outputs(row) for row in results["leaderboard"] if row.get("outputs")),
+        _chosen(results, card),
         _distilled(card),
         *(_curriculum(name, report["curve"]) for name, report in card["models"].items()),
         "## Run card",
@@ -63,6 +64,24 @@ def _outputs(row: Mapping[str, Any]) -> str:
         ],
     )
     return f"## What {row['system']} wrote\n\n{outputs['exact_share']:.1%} are exact catalogue titles.\n\n{table}"
+
+
+def _chosen(results: Mapping[str, Any], card: Mapping[str, Any]) -> str:
+    """What selection and training cost beside what they led to; empty where nobody learned from a choice."""
+    headline, rows = results["evaluation"]["headline"], []
+    for row in results["leaderboard"]:
+        choice, fit = card["chosen"].get(row["system"]), card["models"][row["system"]]
+        if choice is not None:
+            seconds = (choice["seconds"], fit["seconds"], choice["seconds"] + fit["seconds"])
+            shown = (row["system"], choice["selector"], f"{choice['examples']:,}", cell(row["metrics"][headline]))
+            rows.append([*shown, *(f"{value:,.1f}" for value in seconds)])
+    header = ["system", "selector", "examples", headline, "seconds of selection", "of fine-tuning", "of both"]
+    return (
+        "## What was chosen\n\nSelection counts the training of the models that the selector looked at, whether other "
+        f"selectors share them or not.\n\n{table_of(header, rows)}"
+        if rows
+        else ""
+    )
 
 
 def _distilled(card: Mapping[str, Any]) -> str:

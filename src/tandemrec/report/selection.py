@@ -14,11 +14,15 @@ def selection_tables(results: Mapping[str, Any]) -> Iterator[Table]:
     yield _table(f"{title}; shares of what all examples reach, and targets by popularity", results["coverage"])
     yield _table("share of a selector's choice (row) that another one (column) chose too", results["overlap"])
     if results["influence"]:
-        yield _table("influence", [results["influence"]])
+        yield _table("influence", [{"selector": name, **facts} for name, facts in results["influence"].items()])
     if "validity" in results:
         yield _table("Spearman correlation of predicted and actual loss of retrained surrogates", [results["validity"]])
     seconds = results["card"]["seconds"]
     yield _table("seconds", [{"stage": stage, "seconds": value} for stage, value in seconds.items()])
+    costs = results["card"]["selectors"].items()
+    yield _table(
+        "seconds of a selector, with all it looks at", [{"selector": n, "seconds": value} for n, value in costs]
+    )
 
 
 def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -9,14 +9,13 @@ import numpy as np
 from pydantic import Field
 
 from tandemrec.data.examples import Examples, IntArray
-from tandemrec.recommender import Config
 from tandemrec.selection.coverage import coverage_sample
 from tandemrec.selection.el2n import margins, mean_error_norms
-from tandemrec.selection.selector import FloatArray, ScoredSelector
+from tandemrec.selection.selector import AnySelectorConfig, FloatArray, ScoredSelector
 from tandemrec.selection.surrogate import Surrogate
 
 
-class CCSConfig(Config):
+class CCSConfig(AnySelectorConfig):
     """Leave out the hardest, then sample over the whole range of difficulty."""
 
     selector: Literal["ccs"] = "ccs"

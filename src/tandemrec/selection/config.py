@@ -34,7 +34,8 @@ class SelectionConfig(Config):
     """The sequence model of the recipe that stands in for the language model; null where no selector needs one."""
 
     language_model: str | None = None
-    """The model of the recipe that writes titles whose effort counts; null where no selector needs one."""
+    """The model of the recipe that writes titles whose effort counts; null where no selector needs one. It is looked
+    at before it is fine-tuned, unless `effort.weights` says otherwise."""
 
     loss: SurrogateConfig = SurrogateConfig()
     """The surrogate's loss of a sample."""
@@ -49,18 +50,32 @@ class SelectionConfig(Config):
     """How `--validate` checks influence."""
 
     category: str | None = None
-    """Column of the items whose values count as categories in the report."""
+    """Column of the items whose values count as categories in the report; null: the first there is of genres,
+    categories, category, main_category, series."""
 
     @model_validator(mode="after")
     def _models_are_named(self) -> Self:
         for name, config in self.selectors.items():
             if not name.replace(" ", "").replace("-", "").replace("_", "").replace(".", "").isalnum():
                 raise ValueError(f"the selector name '{name}' may hold only letters, digits, spaces and any of -_.")
-            if self.surrogate is None and needs_surrogate(config):
+            if self.surrogate_of(name) is None and needs_surrogate(config):
                 raise ValueError(f"the selector '{name}' needs a key 'surrogate' that names a sequence model")
             if self.language_model is None and needs_language_model(config):
                 raise ValueError(f"the selector '{name}' needs a key 'language_model' that names a model of titles")
         return self
+
+    def budget_of(self, selector: str) -> int:
+        """Examples that a selector chooses."""
+        return self.selectors[selector].budget or self.budget
+
+    def surrogate_of(self, selector: str) -> str | None:
+        """The sequence model that a selector looks at; None: it looks at none."""
+        config = self.selectors[selector]
+        return (config.surrogate or self.surrogate) if needs_surrogate(config) else None
+
+    def language_model_of(self, selector: str) -> str | None:
+        """The model of titles that a selector looks at; None: it looks at none."""
+        return self.language_model if needs_language_model(self.selectors[selector]) else None
 
 
 def needs_surrogate(config: SelectorConfig) -> bool:

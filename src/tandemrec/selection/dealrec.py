@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from tandemrec.data.examples import Examples, IntArray
-from tandemrec.recommender import Config
 from tandemrec.selection.coverage import coverage_sample
 from tandemrec.selection.influence import InfluenceConfig, influence
 from tandemrec.selection.overall import Normalisation, overall_score
-from tandemrec.selection.selector import FloatArray, ScoredSelector, highest
+from tandemrec.selection.selector import AnySelectorConfig, FloatArray, ScoredSelector, highest
 from tandemrec.selection.surrogate import Surrogate
 
 
-class DEALRecConfig(Config):
+class DEALRecConfig(AnySelectorConfig):
     """The paper's method; the published code also leaves out the hardest tenth (`hard_prune`)."""
 
     selector: Literal["dealrec"] = "dealrec"
@@ -91,20 +90,20 @@ class DEALRec(ScoredSelector):
 
     def scores(self, examples: Examples) -> FloatArray:
         """The overall score (B,)."""
-        return self.combined(self.parts(examples))
-
-    def combined(self, parts: dict[str, FloatArray]) -> FloatArray:
-        """The overall score (B,) of parts that are known already."""
-        config = self.config
-        return overall_score(parts.get("influence"), parts.get("effort"), config.effort_weight, config.normalisation)
+        return combined(self.config, self.parts(examples))
 
     def choose(self, examples: Examples, budget: int, rng: np.random.Generator) -> IntArray:
         """Draw from every score group, or take the highest scores."""
-        return self.draw(self.scores(examples), budget, rng)
+        return drawn(self.config, self.scores(examples), budget, rng)
 
-    def draw(self, scores: FloatArray, budget: int, rng: np.random.Generator) -> IntArray:
-        """The same with overall scores that are known already."""
-        config = self.config
-        if config.sampling == "greedy":
-            return highest(scores, budget, rng)
-        return coverage_sample(scores, budget, rng, n_groups=config.groups, hard_prune=config.hard_prune)
+
+def combined(config: DEALRecConfig, parts: Mapping[str, FloatArray]) -> FloatArray:
+    """The overall score (B,) of `influence` and `effort`, as far as they are used."""
+    return overall_score(parts.get("influence"), parts.get("effort"), config.effort_weight, config.normalisation)
+
+
+def drawn(config: DEALRecConfig, scores: FloatArray, budget: int, rng: np.random.Generator) -> IntArray:
+    """Numbers of the examples that are chosen by their overall scores, in any order."""
+    if config.sampling == "greedy":
+        return highest(scores, budget, rng)
+    return coverage_sample(scores, budget, rng, n_groups=config.groups, hard_prune=config.hard_prune)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,9 +17,8 @@ from tandemrec.errors import InputError
 from tandemrec.llm.finetune import length_batches
 from tandemrec.llm.model import LanguageModel
 from tandemrec.llm.objectives import Prompted
-from tandemrec.llm.packing import Packed, pack
-from tandemrec.llm.prompts import PromptConfig, answer_tokens, prompt_tokens
-from tandemrec.llm.recommenders.writer import MAX_ANSWER
+from tandemrec.llm.packing import Packed
+from tandemrec.llm.recommenders.writer import TitleWriter
 from tandemrec.llm.scoring import CompletionScorer
 from tandemrec.recommender import Config
 from tandemrec.selection.capture import captured
@@ -29,6 +28,10 @@ from tandemrec.selection.selector import FloatArray
 
 class EffortConfig(Config):
     """Which gradient, of which loss."""
+
+    weights: Literal["start", "tuned"] = "start"
+    """The weights that fine-tuning starts from, as published, with a fresh adapter where there is to be one; or those
+    of the fine-tuned model, which must be trained before anything can be chosen."""
 
     matrices: Literal["last-value", "adapters", "modules"] = "last-value"
     """B of the adapter of the last layer's value projection, as in DEALRec's code (without adapters, that projection
@@ -61,54 +64,38 @@ def effort(lm: LanguageModel, prompted: Prompted, config: EffortConfig) -> Float
         InputError: if the model has no such matrices.
     """
     chosen = chosen_matrices(lm.model, config)
-    part = prompted.keep([0])
-    if config.tokens == "all":
-        whole = [[prompt[1:] + several[0]] for prompt, several in zip(part.prompts, part.completions, strict=True)]
-        part = Prompted([prompt[:1] for prompt in part.prompts], whole)
-    scorer = CompletionScorer(lm.model, lm.slots)
+    part = prompted.keep([0]) if config.tokens == "label" else prompted.keep([0]).whole()
     squares = np.zeros(len(part))
-    with _only_trainable(lm.model, chosen):
+    with _only_trainable(lm.scorer, chosen):
         for rows in length_batches(part, range(len(part)), config.micro_batch_tokens):
-            packed = pack([part.prompts[row] for row in rows], [part.completions[row] for row in rows], lm.pad)
-            squares[rows] = _square_norms(scorer, packed.to(lm.device), chosen, config).double().cpu().numpy()
+            packed = lm.packed([part.prompts[row] for row in rows], [part.completions[row] for row in rows])
+            squares[rows] = _square_norms(lm.scorer, packed, chosen, config).double().cpu().numpy()
     norms: FloatArray = np.sqrt(squares)
     return norms
 
 
 @dataclass(frozen=True)
 class LanguageModelEffort:
-    """Effort of a language model on examples.
+    """Effort of a recommender's language model on examples, asked as in its training (LLaRA: with item vectors).
 
     Attributes:
-        lm: the model.
-        titles: of all items.
-        prompt: how a history becomes a question.
+        writer: fitted, or started (`TitleWriter.start`).
         config: matrices and loss.
     """
 
-    lm: LanguageModel
-    titles: Sequence[str]
-    prompt: PromptConfig
+    writer: TitleWriter
     config: EffortConfig
 
     def __call__(self, examples: Examples) -> FloatArray:
-        """(B,); see `effort`."""
-        return effort(self.lm, prompted_examples(self.lm, examples, self.titles, self.prompt), self.config)
+        """(B,); see `effort`.
 
-
-def prompted_examples(lm: LanguageModel, examples: Examples, titles: Sequence[str], config: PromptConfig) -> Prompted:
-    """Prompts of the examples with the title of their (first) target.
-
-    Raises:
-        InputError: if an example has no target, or the template does not fit the model's context.
-    """
-    if not examples.target.lengths.all():
-        row = int(np.argmin(examples.target.lengths))
-        raise InputError(f"effort needs a target for every example, found none in example {row}")
-    labels = answer_tokens(lm, titles, config)
-    reserve = min(max(len(label) for label in labels), MAX_ANSWER, max(1, lm.context // 4))
-    prompts = prompt_tokens(lm, examples, titles, config, reserve)
-    return Prompted(prompts, [[labels[item][:reserve]] for item in examples.target.values[examples.target.starts]])
+        Raises:
+            InputError: if an example has no target, or the model has no such matrices.
+        """
+        if not examples.target.lengths.all():
+            row = int(np.argmin(examples.target.lengths))
+            raise InputError(f"effort needs a target for every example, found none in example {row}")
+        return effort(self.writer.language_model, self.writer.answered(examples), self.config)
 
 
 def chosen_matrices(model: nn.Module, config: EffortConfig) -> list[nn.Linear]:
@@ -179,16 +166,17 @@ def _regrouping(packed: Packed) -> Callable[[Tensor], Tensor]:
 
 
 @contextmanager
-def _only_trainable(model: Any, chosen: list[nn.Linear]) -> Iterator[None]:
+def _only_trainable(model: nn.Module, chosen: list[nn.Linear]) -> Iterator[None]:
     """Eval mode, and gradients for the chosen weights alone, so that nothing below them is recorded."""
-    parameters = list(model.parameters())
-    asked, training = [parameter.requires_grad for parameter in parameters], model.training
+    asked = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    modes = [(part, part.training) for part in model.modules()]
     model.eval().requires_grad_(False)
     for module in chosen:
         module.weight.requires_grad_()
     try:
         yield
     finally:
-        for parameter, was in zip(parameters, asked, strict=True):
+        for parameter, was in asked:
             parameter.requires_grad_(was)
-        model.train(training)
+        for part, mode in modes:
+            part.training = mode

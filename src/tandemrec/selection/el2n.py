@@ -16,12 +16,11 @@ from torch import Tensor
 from tandemrec.conventional.sequential.batches import cut_by_tokens
 from tandemrec.data.examples import Examples, IntArray
 from tandemrec.errors import InputError
-from tandemrec.recommender import Config
-from tandemrec.selection.selector import FloatArray, ScoredSelector
+from tandemrec.selection.selector import AnySelectorConfig, FloatArray, ScoredSelector
 from tandemrec.selection.surrogate import GROUP_LOGITS, Surrogate, item_scores
 
 
-class EL2NConfig(Config):
+class EL2NConfig(AnySelectorConfig):
     """Nothing to choose."""
 
     selector: Literal["el2n"] = "el2n"

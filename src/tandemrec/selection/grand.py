@@ -19,17 +19,16 @@ from torch.nn.utils.rnn import pad_sequence
 
 from tandemrec.data.examples import Examples
 from tandemrec.errors import InputError
-from tandemrec.recommender import Config
 from tandemrec.selection.capture import Call
 from tandemrec.selection.sample_norms import row_square_norms, vector_square_norms, weight_square_norms
-from tandemrec.selection.selector import FloatArray, ScoredSelector
+from tandemrec.selection.selector import AnySelectorConfig, FloatArray, ScoredSelector
 from tandemrec.selection.surrogate import Batch, Surrogate, item_scores
 
 KNOWN = (nn.Linear, nn.LayerNorm, nn.Embedding)
 """Modules whose per-sample gradients are known."""
 
 
-class GraNdConfig(Config):
+class GraNdConfig(AnySelectorConfig):
     """Nothing to choose; its authors average over ten trainings stopped early."""
 
     selector: Literal["grand"] = "grand"

@@ -7,11 +7,10 @@ from typing import Literal
 import numpy as np
 
 from tandemrec.data.examples import Examples, IntArray
-from tandemrec.recommender import Config
-from tandemrec.selection.selector import Selector
+from tandemrec.selection.selector import AnySelectorConfig, Selector
 
 
-class RandomConfig(Config):
+class RandomConfig(AnySelectorConfig):
     """Nothing to choose."""
 
     selector: Literal["random"] = "random"

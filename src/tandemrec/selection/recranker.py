@@ -9,13 +9,12 @@ from pydantic import Field
 
 from tandemrec.data.examples import Examples, IntArray
 from tandemrec.errors import InputError
-from tandemrec.recommender import Config
 from tandemrec.selection.clustering import k_means
-from tandemrec.selection.selector import FloatArray, Selector
+from tandemrec.selection.selector import AnySelectorConfig, FloatArray, Selector
 from tandemrec.selection.tf_dcon import Vectors, proportional_shares
 
 
-class RecRankerConfig(Config):
+class RecRankerConfig(AnySelectorConfig):
     """Defaults are those of its code (whose released switch draws uniformly instead)."""
 
     selector: Literal["recranker"] = "recranker"

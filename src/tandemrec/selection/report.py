@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,17 +58,20 @@ def overlap_table(chosen: Mapping[str, IntArray]) -> list[dict[str, Any]]:
 
 
 def coverage_table(
-    split: Split, examples: Examples, chosen: Mapping[str, IntArray], category: str | None = None
+    split: Split,
+    examples: Examples,
+    chosen: Mapping[str, IntArray],
+    kinds: Sequence[frozenset[str]] | None = None,
 ) -> list[dict[str, Any]]:
     """What each selection reaches, and what all examples do (first row).
 
     Columns: `examples`, `users` and `items` (histories and targets) as shares of all that the examples have;
-    `categories` likewise where `category` names a column of the items (values or lists of them); `mean_history`; and
+    `categories` likewise where the kinds of all items are known (`data.kinds`); `mean_history`; and
     `popular_1` … `popular_5`, the share of target items in each fifth of the catalogue, the most popular one first.
     """
     part_I = _popularity_parts(split.item_counts)
     everything = {"all": np.arange(len(examples)), **chosen}
-    found = {name: _reached(split, examples.take(rows), category) for name, rows in everything.items()}
+    found = {name: _reached(examples.take(rows), kinds) for name, rows in everything.items()}
     table = []
     for name, rows in everything.items():
         targets = np.bincount(part_I[examples.target.take(rows).flat()], minlength=POPULARITY_PARTS)
@@ -84,13 +87,11 @@ def coverage_table(
     return table
 
 
-def _reached(split: Split, examples: Examples, category: str | None) -> dict[str, int]:
+def _reached(examples: Examples, kinds: Sequence[frozenset[str]] | None) -> dict[str, int]:
     items = np.unique(np.concatenate([examples.history.flat(), examples.target.flat()]))
     reached = {"users": len(np.unique(examples.user)), "items": len(items)}
-    if category is not None:
-        values = split.dataset.items[category].gather(items)
-        values = values.explode() if isinstance(values.dtype, pl.List) else values
-        reached["categories"] = values.drop_nulls().n_unique()
+    if kinds is not None:
+        reached["categories"] = len(frozenset().union(*(kinds[item] for item in items)))
     return reached
 
 

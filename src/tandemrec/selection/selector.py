@@ -6,11 +6,23 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from tandemrec.data.examples import Examples, IntArray
 from tandemrec.errors import InputError
+from tandemrec.recommender import Config
 
 FloatArray = NDArray[np.float64]
+
+
+class AnySelectorConfig(Config):
+    """What a recipe may say of every selector."""
+
+    budget: int | None = Field(None, ge=1)
+    """Examples that it chooses; null: the selection's `budget`."""
+
+    surrogate: str | None = None
+    """The sequence model of the recipe that it looks at; null: the selection's `surrogate`."""
 
 
 class Selector(ABC):

@@ -44,7 +44,7 @@ class SurrogateConfig(Config):
     """Whether the sample's own target is in its loss, as the paper's equations have it. In the published code it is
     not: there a sample with a history of fewer than two items has neither loss nor influence."""
 
-    micro_batch_tokens: int = Field(8192, ge=1)
+    micro_batch_tokens: int = Field(4096, ge=1)
     """Positions that are run through the model at once: bounds memory and leaves the result alone."""
 
 

@@ -11,15 +11,14 @@ from pydantic import Field
 from torch import Tensor
 
 from tandemrec.data.examples import Examples, IntArray
-from tandemrec.recommender import Config
 from tandemrec.selection.clustering import k_means
-from tandemrec.selection.selector import Selector
+from tandemrec.selection.selector import AnySelectorConfig, Selector
 
 Vectors = Callable[[Examples], Tensor]
 """Vectors (B, D) of examples: a recommender's `encode(examples.history)`, a language model's `encode(texts)`, …"""
 
 
-class TFDConConfig(Config):
+class TFDConConfig(AnySelectorConfig):
     """How samples are clustered and drawn. Condensing texts with a language model is no part of it."""
 
     selector: Literal["tf-dcon"] = "tf-dcon"

@@ -116,8 +116,8 @@ def test_epoch_can_be_chosen_by_ranking(split: Split, nano_folder: Path) -> None
 
 def test_loss_may_count_the_prompt_too(split: Split, nano_folder: Path) -> None:
     model = fitted(LORA, split, nano_folder)
-    answers = model._answered(split.train)
-    everything = BIGRec._whole(BIGRec(model.config.model_copy(update={"loss_on": "all"})), answers)
+    answers = model.answered(split.train)
+    everything = answers.whole()
     for row in range(len(split.train)):
         whole = answers.prompts[row] + answers.completions[row][0]
         assert everything.prompts[row] == whole[:1]

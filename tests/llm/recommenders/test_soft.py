@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from tandemrec.data.examples import Examples
+from tandemrec.data.kinds import item_kinds
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
-from tandemrec.llm.distil import distil, distil_summary, item_kinds
+from tandemrec.llm.distil import distil, distil_summary
 from tandemrec.llm.generate import SamplingConfig
 from tandemrec.llm.recommenders.bigrec import BIGRec, BIGRecConfig
 from tandemrec.llm.recommenders.lessons import DistilConfig, draw_negatives
@@ -97,7 +98,7 @@ def test_equal_answers_count_as_one(
 
 def test_unknown_column_of_kinds_is_refused(split: Split) -> None:
     with pytest.raises(InputError, match=r"'distil.kind': found 'genre', the items have: item_id, title, series"):
-        item_kinds(split.dataset, "genre")
+        item_kinds(split.dataset, "genre", "distil.kind")
 
 
 def test_soft_starts_with_its_own_answers_and_turns_to_the_real_ones(

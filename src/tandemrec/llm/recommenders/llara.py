@@ -10,14 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tandemrec.data.split import Split
 from tandemrec.errors import InputError
 from tandemrec.llm.finetune import FineTuneConfig, FineTuning
 from tandemrec.llm.model import LanguageModel
 from tandemrec.llm.objectives import Objective, Prompted
 from tandemrec.llm.recommenders.lessons import SDPOConfig
 from tandemrec.llm.recommenders.writer import TitleWriter, WriterConfig
-from tandemrec.recommender import FitReport
 
 
 class LLaRAConfig(WriterConfig):
@@ -108,18 +106,18 @@ class LLaRA(TitleWriter):
         super().__init__(config, language_model, teacher=teacher, distilled=distilled)
         self.partner_vectors = item_vectors
 
-    def fit(self, split: Split, *, seed: int = 0, workspace: Path | None = None) -> FitReport:
-        """Fine-tune model and projector on `split.train`.
+    def start(self, titles: list[str], *, seed: int = 0) -> None:
+        """As `TitleWriter.start`, with a fresh projector.
 
         Raises:
-            InputError: as `TitleWriter.fit` does, and if the partner has no vector for every item.
+            InputError: as `TitleWriter.start` does, and if the partner has no vector for every item.
         """
-        if self.partner_vectors is None or len(self.partner_vectors) != split.n_items:
+        if self.partner_vectors is None or len(self.partner_vectors) != len(titles):
             found = "none" if self.partner_vectors is None else f"{len(self.partner_vectors):,}"
             raise InputError(
-                f"key 'vectors': '{self.config.vectors}' gives {found}, expected one of each of {split.n_items:,} items"
+                f"key 'vectors': '{self.config.vectors}' gives {found}, expected one of each of {len(titles):,} items"
             )
-        return super().fit(split, seed=seed, workspace=workspace)
+        super().start(titles, seed=seed)
 
     def save(self, directory: Path) -> None:
         """As `TitleWriter.save`, and the projector with the item vectors."""

@@ -89,6 +89,9 @@ class WriterConfig(Config):
     generation: GenerationConfig = GenerationConfig()
     """How an answer is written."""
 
+    train_on: str | None = None
+    """The selector of the recipe's `selection` part whose choice of training examples it learns from; null: all."""
+
     decoding: Literal["free", "constrained"] = "free"
     """`free`: any text, and items rank by the distance of their title to it, as published. `constrained`: nothing but
     titles of the catalogue; the items found rank first, likeliest first, then all others by distance to the first."""
@@ -188,12 +191,11 @@ class TitleWriter(TextRecommender):
         Raises:
             InputError: if the language model cannot be read, or what the objective needs is missing or does not fit.
         """
-        self.titles = split.dataset.titles
-        self._adopt(self._starting_model(seed))
+        self.start(split.dataset.titles, seed=seed)
         lm = self.language_model
         self._ground(title_vectors(self.titles, lm.encode))
         objective, part, curriculum = self._lesson(split, seed, workspace)
-        task = self._task(objective, part, self._answered(split.valid), seed)
+        task = self._task(objective, part, self.answered(split.valid), seed)
         task.curriculum = curriculum
         if self.config.finetune.select_on == "ndcg@10":
             task.judge = lambda: self._judge(split)
@@ -205,6 +207,15 @@ class TitleWriter(TextRecommender):
             "max_new_tokens": self._answer_budget(),
         }
         return report
+
+    def start(self, titles: list[str], *, seed: int = 0) -> None:
+        """Take the weights that training starts from, a fresh adapter included; enough for prompts and losses.
+
+        Raises:
+            InputError: if the language model cannot be read, or the teacher that training goes on with does not fit.
+        """
+        self.titles = titles
+        self._adopt(self._starting_model(seed))
 
     def complete(self, examples: Examples, *, workspace: Path | None = None) -> list[str]:
         """The generated answers; each different prompt is answered once."""
@@ -240,6 +251,15 @@ class TitleWriter(TextRecommender):
         """Token ids of the questions."""
         lm, config = self.language_model, self.config.prompt
         return prompt_tokens(lm, examples, self.titles, config, self._answer_budget(), self.form)
+
+    def answered(self, examples: Examples) -> Prompted:
+        """What training learns from the examples that have a target: the question with the title of the first one.
+
+        Titles longer than generation may write are cut.
+        """
+        examples, target = first_targets(examples)
+        labels = [[self._labels[item][: self._answer_budget()]] for item in target]
+        return Prompted(self.prompts(examples), labels)
 
     def prompt_texts(self, examples: Examples) -> list[str]:
         """The questions as text, for other programs.
@@ -320,9 +340,9 @@ class TitleWriter(TextRecommender):
     def _lesson(self, split: Split, seed: int, workspace: Path | None) -> tuple[Objective, Prompted, Curriculum | None]:
         """The objective, the completions it needs, and what moves its weight between epochs."""
         config, lm, n = self.config.objective, self.language_model, self._answer_budget()
-        part = self._answered(split.train)
+        part = self.answered(split.train)
         if isinstance(config, SFTConfig):
-            return SFT(config.reduction), self._whole(part), None
+            return SFT(config.reduction), self._counted(part), None
         examples, _ = first_targets(split.train)
         if isinstance(config, SDPOConfig):
             negatives = draw_negatives(examples, split.n_items, config.negatives, seed)
@@ -333,24 +353,14 @@ class TitleWriter(TextRecommender):
         part = part.beside([[next(labels)[:n] for _ in several] for several in texts])
         objective = SOFT(tau=1.0, distilled=len(texts[0]), reduction=config.reduction)
         curriculum = Curriculum(config.schedule, objective, self._distance(config.schedule, examples, seed))
-        return objective, self._whole(part), curriculum
+        return objective, self._counted(part), curriculum
 
     def _task(self, objective: Objective, part: Prompted, valid: Prompted, seed: int) -> FineTuning:
         return FineTuning(self.language_model, objective, self.config.finetune, part, valid, seed)
 
-    def _answered(self, examples: Examples) -> Prompted:
-        """Prompts with the title of the first target; longer titles than generation may write are cut."""
-        examples, target = first_targets(examples)
-        labels = [[self._labels[item][: self._answer_budget()]] for item in target]
-        return Prompted(self.prompts(examples), labels)
-
-    def _whole(self, part: Prompted) -> Prompted:
-        """The same texts, with all tokens but the first as labels where the loss is on all of them."""
-        if self.config.loss_on == "answer":
-            return part
-        pairs = zip(part.prompts, part.completions, strict=True)
-        completions = [[prompt[1:] + label for label in several] for prompt, several in pairs]
-        return Prompted([prompt[:1] for prompt in part.prompts], completions)
+    def _counted(self, part: Prompted) -> Prompted:
+        """The prompts with the tokens that count as labels."""
+        return part if self.config.loss_on == "answer" else part.whole()
 
     def _distilled(self, config: SOFTConfig, n: int) -> list[list[str]]:
         """K answers to each of the N training prompts."""
