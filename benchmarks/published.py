@@ -13,12 +13,14 @@ python benchmarks/published.py --render                       # docs/results.md 
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import dealrec_results
 import rating_results
 import soft_results
+import yaml
 
 from tandemrec.conventional.sequential.bert4rec import BERT4Rec, BERT4RecConfig
 from tandemrec.conventional.sequential.gru4rec import GRU4Rec, GRU4RecConfig
@@ -110,11 +112,15 @@ WORDS = {
 }
 
 
-def recipe(name: str, seed: int = SEED) -> dict[str, Any]:
-    """A bundled recipe, as it is."""
+def recipe(name: str, seed: int = SEED, systems: Sequence[str] = ()) -> dict[str, Any]:
+    """A bundled recipe, as it is, or some of its systems."""
     from tandemrec import load_recipe, run
+    from tandemrec.experiment.bundled import read_recipe
 
-    finished = run(load_recipe(name, {"seed": seed}))
+    tree = yaml.safe_load(read_recipe(name)) | {"seed": seed}
+    if systems:
+        tree["models"] = {system: tree["models"][system] for system in systems}
+    finished = run(load_recipe(tree))
     rows = [
         {"system": row["system"], "metrics": row["metrics"], "exact_share": (row["outputs"] or {}).get("exact_share")}
         for row in finished.results["leaderboard"]
@@ -425,6 +431,7 @@ def main() -> None:
         "--seeds", type=int, nargs="+", default=rating_results.SEEDS, help="of rating recipes and SOFT's"
     )
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where SOFT's runs lie, or go")
+    parser.add_argument("--systems", nargs="+", default=(), help="these alone, of a recipe with one seed")
     parser.add_argument("--workspace", type=Path, help=f"checkpoints of {', '.join(LONG)}")
     parser.add_argument("--minutes", type=float, help="longest training of one of them")
     parser.add_argument("--render", action="store_true")
@@ -442,7 +449,7 @@ def main() -> None:
         elif name in LONG:
             content = long_training(name, arguments.workspace, arguments.minutes)
         else:
-            content = seeds(name) if name in SEEDED else recipe(name)
+            content = seeds(name) if name in SEEDED else recipe(name, systems=arguments.systems)
         content |= {"hardware": hardware(), "packages": package_versions()}
         (DOCS / "results").mkdir(exist_ok=True)
         (DOCS / "results" / f"{name.replace('/', '-')}.json").write_text(
