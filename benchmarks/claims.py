@@ -30,6 +30,7 @@ class Bench:
     threads: int
     recbole: Path | None
     rectools: Path | None
+    rectools_epochs: int
 
 
 @dataclass(frozen=True)

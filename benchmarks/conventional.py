@@ -292,6 +292,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of both sides")
     parser.add_argument("--recbole", type=Path, default=os.environ.get("TANDEMREC_PEER_RECBOLE"))
     parser.add_argument("--rectools", type=Path, default=os.environ.get("TANDEMREC_PEER_RECTOOLS"))
+    parser.add_argument("--rectools-epochs", type=int, default=5, help="after so many NDCG is compared")
     parser.add_argument("--memory-child", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -304,7 +305,8 @@ def main() -> None:
     split = _made_up(1_500, 600, 20) if arguments.quick else _movielens()
     with tempfile.TemporaryDirectory() as folder:
         peers = (Path(path).absolute() if path else None for path in (arguments.recbole, arguments.rectools))
-        bench = Bench(split, Path(folder), arguments.quick, arguments.threads, *peers)
+        epochs = 1 if arguments.quick else arguments.rectools_epochs
+        bench = Bench(split, Path(folder), arguments.quick, arguments.threads, *peers, epochs)
         missing: dict[str, list[str]] = {}
         for name in arguments.claims or CLAIMS:
             try:
