@@ -393,7 +393,8 @@ def _rating(found: dict[str, Any]) -> list[str]:
 def _selection(content: dict[str, Any]) -> list[str]:
     """The section of `benchmarks/selection.py`."""
     rows, costs = [], []
-    for name, claim in content["claims"].items():
+    claims = {name: claim for name, claim in content.items() if name != "hardware"}
+    for name, claim in claims.items():
         sides = [f"{claim[side]:,.1f} s" for side in ("ours", "usual")]
         rows.append([name, *sides, f"{claim['usual'] / claim['ours']:.1f}", f"{claim['agree']:.0e}", claim["timed_on"]])
         costs += [
@@ -407,14 +408,16 @@ def _selection(content: dict[str, Any]) -> list[str]:
             for way in ("sizes", "streamed")
             for size, figures in claim.get(way, {}).items()
         ]
-    solved = content["claims"]["influence"]["sizes"][str(content["users"])]
+    influence = claims["influence"]
+    solved = influence["sizes"][str(influence["users"])]
+    texts = max(claim.get("texts", 0) for claim in claims.values())
     return [
-        f"## influence and effort: the {content['users']:,} users of the published Amazon Games split",
+        f"## influence and effort: the {influence['users']:,} users of the published Amazon Games split",
         "`python benchmarks/selection.py`. Influence on the risk of a SASRec (64 dimensions, two blocks; epochs of "
-        f"training, not counted: {content['claims']['influence']['epochs']}), usual way: mean gradient, 5,000 steps of "
-        "the published recursion, one backward pass a user. Effort of a fresh adapter's last value matrix on "
-        f"{content['texts']:,} users, usual way: one forward and backward pass a user. The usual way is timed on the "
-        "first users and scaled; the quickest of three attempts counts on either side.",
+        f"training, not counted: {influence['epochs']}), usual way: mean gradient, 5,000 steps of the published "
+        f"recursion, one backward pass a user. Effort of a fresh adapter's last value matrix on {texts:,} users, usual "
+        "way: one forward and backward pass a user. The usual way is timed on the first users and scaled; the quickest "
+        "of several attempts counts on either side.",
         table_of(["", "ours", "usual", "ratio", "largest difference", "usual way timed on"], rows),
         f"Conjugate gradients: {solved['iterations']} products, residual {solved['residual']:.0e} at damping "
         f"{solved['damping']:g}. Where nothing is kept, positions are computed again for every product. "

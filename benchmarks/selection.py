@@ -230,7 +230,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="2,000 users and one epoch")
     parser.add_argument("--epochs", type=int, default=10, help="of the surrogate")
     parser.add_argument("--lm", nargs="+", default=["stories3m", "stories260k"], help="language models of effort")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="what is measured; the rest is kept")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="what is measured")
     parser.add_argument("--way", help=argparse.SUPPRESS)
     parser.add_argument("--users", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--slice", type=int, help=argparse.SUPPRESS)
@@ -244,32 +244,32 @@ def main() -> None:
     epochs = 1 if arguments.quick else arguments.epochs
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        claims = {}
         if "influence" in arguments.only:
             trained = train_surrogate(split, epochs, folder)
-            claims["influence"] = influence_claim(users, folder, slice_size)
-            claims["influence"] |= {"epochs": epochs, "training_seconds": trained}
-        if "effort" in arguments.only:
-            claims |= {f"effort {lm}": effort_claim(texts, folder, lm) for lm in arguments.lm}
-    for label, claim in claims.items():
-        ours, usual, agree = (claim[key] for key in ("ours", "usual", "agree"))
-        words = f"ratio={usual / ours:.1f} ours={ours:.2f} usual={usual:.2f} agree={agree:.1e}"
-        print(f"claim={label.replace(' ', '-')}{'-quick' if arguments.quick else ''} {words}")
-        print(f"  the usual way is timed on {claim['timed_on']} users and scaled")
-        for way in ("sizes", "streamed"):
-            for size, figures in claim.get(way, {}).items():
-                memory = f"peak {figures['peak_gib']:.2f} GiB, {figures['data_gib']:.2f} of them before it began"
-                print(f"  {size:,} users{' streamed' * (way == 'streamed')}: {figures['seconds']:.2f} s, {memory}")
-    if not arguments.quick:
-        if "influence" in claims:
-            within = claims["influence"]["ours"] < LIMIT_SECONDS
-            print(f"influence of all users under {LIMIT_SECONDS:.0f} s: {'yes' if within else 'NO'}")
-        before = json.loads(RESULTS.read_text())["claims"] if arguments.only != PARTS and RESULTS.exists() else {}
-        found = {"users": users, "texts": texts, "claims": before | claims, "hardware": hardware()}
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-    if any(claim["agree"] > 1e-4 for claim in claims.values()):
+            claim = influence_claim(users, folder, slice_size) | {"epochs": epochs, "training_seconds": trained}
+            report("influence", claim, quick=arguments.quick)
+        for lm in arguments.lm if "effort" in arguments.only else ():
+            report(f"effort {lm}", effort_claim(texts, folder, lm) | {"texts": texts}, quick=arguments.quick)
+
+
+def report(label: str, claim: dict[str, Any], *, quick: bool) -> None:
+    """Print a claim and keep it beside those that were measured before; the two ways must agree."""
+    ours, usual, agree = (claim[key] for key in ("ours", "usual", "agree"))
+    words = f"ratio={usual / ours:.1f} ours={ours:.2f} usual={usual:.2f} agree={agree:.1e}"
+    print(f"claim={label.replace(' ', '-')}{'-quick' if quick else ''} {words}")
+    print(f"  the usual way is timed on {claim['timed_on']} users and scaled")
+    for way in ("sizes", "streamed"):
+        for size, figures in claim.get(way, {}).items():
+            memory = f"peak {figures['peak_gib']:.2f} GiB, {figures['data_gib']:.2f} of them before it began"
+            print(f"  {size:,} users{' streamed' * (way == 'streamed')}: {figures['seconds']:.2f} s, {memory}")
+    if label == "influence" and not quick:
+        print(f"influence of all users under {LIMIT_SECONDS:.0f} s: {'yes' if ours < LIMIT_SECONDS else 'NO'}")
+    if agree > 1e-4:
         sys.exit("the two ways differ")
+    if not quick:
+        before = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(before | {label: claim, "hardware": hardware()}, indent=1) + "\n")
 
 
 def influence_claim(users: int, folder: Path, slice_size: int) -> dict[str, Any]:
@@ -278,7 +278,7 @@ def influence_claim(users: int, folder: Path, slice_size: int) -> dict[str, Any]
     streamed = {size: measure("influence-streamed", size, folder, "") for size in quarters(users)}
     usual = measure("influence-usual", users, folder, "", slice_size)
     both = {"ours": sizes[users]["seconds"], "usual": usual["seconds"], "agree": usual["differ"]}
-    return {**both, "timed_on": slice_size, "parts": usual, "sizes": sizes, "streamed": streamed}
+    return {**both, "users": users, "timed_on": slice_size, "parts": usual, "sizes": sizes, "streamed": streamed}
 
 
 def effort_claim(texts: int, folder: Path, lm: str) -> dict[str, Any]:

@@ -158,6 +158,18 @@ def test_another_weight_of_effort_that_chooses_the_same_trains_nothing_again(tmp
         assert ("fit:few" in made) == expected
 
 
+def test_effort_is_that_of_the_model_before_or_after_fine_tuning(tmp_path: Path) -> None:
+    selectors = {"effort": {"selector": "dealrec", "influence": None}}
+    found = {}
+    for weights in ("start", "tuned"):
+        changes = {"selectors": selectors, "surrogate": None, "effort": {"weights": weights}}
+        events: list[StageEvent] = []
+        select(recipe_with(**changes), tmp_path / weights, store=tmp_path / "store", listen=events.append)
+        assert ("fit:BIGRec" in {event.stage for event in events}) == (weights == "tuned")
+        found[weights] = pl.read_parquet(tmp_path / weights / "effort.all.parquet")["effort"].to_list()
+    assert found["start"] != found["tuned"]
+
+
 @pytest.mark.parametrize(
     ("choices", "changes", "message"),
     [
