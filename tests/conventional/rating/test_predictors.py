@@ -166,6 +166,16 @@ def test_dropout_is_on_in_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert modes == epoch * 3
 
 
+@pytest.mark.parametrize("config", INTERACTING, ids=lambda config: config.__name__)
+def test_half_precision_learns_about_as_well(config: type[Config]) -> None:
+    errors = []
+    for precision in ("no", "bf16"):
+        training = TRAINING.model_copy(update={"mixed_precision": precision})
+        report = made(settings(config, training=training)).fit(small_split(), seed=0)
+        errors.append([row["rmse"] for row in report.curve])
+    np.testing.assert_allclose(errors[1], errors[0], rtol=0.15)
+
+
 def test_clipping_is_an_option() -> None:
     split = small_split()
     wild = {"training": TRAINING.model_copy(update={"learning_rate": 0.5}), "l2": 0.0}

@@ -50,8 +50,9 @@ class FieldVectors(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The table's last column are linear weights; `rate_E` are the penalties λ, `share_BF` their weights s or 1."""
         rows_BFE = field_rows(table_NE, members, widths)
-        penalty_BF = rows_BFE.square() @ rate_E
-        penalty = penalty_BF.sum() if share_BF is None else (penalty_BF * share_BF).sum()
+        squares_BFE = rows_BFE.square() if share_BF is None else rows_BFE.square().mul_(share_BF[..., None])
+        # Sums, no product of matrices: those would be of half precision where the rest of a step is.
+        penalty = (squares_BFE.sum((0, 1)) * rate_E).sum()
         ctx.save_for_backward(rows_BFE, *members, rate_E, share_BF)
         ctx.widths, ctx.height = widths, len(table_NE)
         return rows_BFE[..., :-1].contiguous(), rows_BFE[..., -1].sum(1), penalty
