@@ -129,6 +129,7 @@ def main() -> None:
     parser.add_argument("models", nargs="*", metavar="MODEL", help=", ".join(MODELS))
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROWS:,} training rows; nothing is written")
     parser.add_argument("--rows", type=int, help="about how many training rows, the first users'; default: all of them")
+    parser.add_argument("--repeats", type=int, default=1, help="turns of both sides; the quickest of each counts")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of both sides")
     parser.add_argument("--deepctr", type=Path, default=os.environ.get("TANDEMREC_PEER_DEEPCTR"))
     arguments = parser.parse_args()
@@ -152,10 +153,12 @@ def main() -> None:
             library, sizes, settings = MODELS[model]
             if library != "AFM":
                 settings = settings | {"dnn_dropout": DROPOUT}
-            theirs = usual(
-                Path(arguments.deepctr).absolute(), shared | {"model": library, "settings": settings}, folder
-            )
-            mine = ours(model, sizes, split)
+            task = shared | {"model": library, "settings": settings}
+            turns = [
+                (ours(model, sizes, split), usual(Path(arguments.deepctr).absolute(), task, folder))
+                for _ in range(arguments.repeats)
+            ]
+            mine, theirs = (min(side, key=lambda figures: figures["seconds"]) for side in zip(*turns, strict=True))
             found[library] = {"ours": mine, "usual": theirs, "ratio": theirs["seconds"] / mine["seconds"]}
             print(f"{library}: {json.dumps(found[library])}", flush=True)
     ratio = median(row["ratio"] for row in found.values())

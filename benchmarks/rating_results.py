@@ -50,9 +50,9 @@ PUBLISHED = {
 
 
 def measure(name: str, seeds: tuple[int, ...] = SEEDS) -> dict[str, Any]:
-    """The recipe once a seed; one row a system with the mean over seeds, in the order of RMSE."""
+    """The recipe once a training seed, data and split shared; one row a system with its means, in the order of RMSE."""
     with tempfile.TemporaryDirectory() as folder:
-        finished = [run(load_recipe(name, [f"seed={seed}"]), Path(folder) / str(seed)) for seed in seeds]
+        finished = [run(load_recipe(name, [f"training_seed={seed}"]), Path(folder) / str(seed)) for seed in seeds]
     boards = [{row["system"]: row for row in one.results["leaderboard"]} for one in finished]
     fits = [one.card["models"] for one in finished]
     rows = [

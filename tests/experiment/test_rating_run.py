@@ -7,7 +7,11 @@ import numpy as np
 import polars as pl
 import pytest
 from scipy import stats
+from typer.testing import CliRunner
 
+from tandemrec.cli import app
+from tandemrec.conventional.rating.predictor import InteractionPredictor
+from tandemrec.data.dataset import Dataset
 from tandemrec.errors import InputError
 from tandemrec.experiment.recipe import load_recipe
 from tandemrec.experiment.run import Run, judge_again, run
@@ -46,6 +50,29 @@ def test_errors_by_activity_and_popularity_are_shown(finished: tuple[Path, Path]
     report = (finished[0] / "report.md").read_text()
     assert all(f"## {title}" in report for title in titles)
     assert "p against Biases" in report and "1,000 ratings" in report
+
+
+def test_evaluate_shows_errors_by_activity_and_popularity(finished: tuple[Path, Path]) -> None:
+    shown = CliRunner().invoke(app, ["evaluate", str(finished[0]), "--store", str(finished[1])]).output
+    words = " ".join(shown.split())
+    assert "RMSE by user activity (training ratings)" in words and "RMSE by item popularity (training ratings)" in words
+
+
+def test_a_column_that_was_added_later_joins_by_its_name_in_the_recipe(tmp_path: Path) -> None:
+    """One more column in the data and one more name in the recipe: one more field, and nothing else."""
+    data = load_recipe(RECIPE).data
+    assert data is not None
+    plain = data.load()
+    items = plain.items.with_columns(director=pl.Series([f"d{i % 7}" for i in range(plain.n_items)]))
+    wider = Dataset(plain.interactions, items, plain.users, plain.clock, plain.name)
+    fields = []
+    for names in ("[category,year]", "[category,year,director]"):
+        recipe = load_recipe(RECIPE, [f"models.FM.features.items={names}", "models.FM.training.epochs=1"])
+        model = run(recipe, tmp_path / names, dataset=wider, store=tmp_path / "store").model("FM")
+        assert isinstance(model, InteractionPredictor) and model.table is not None
+        fields.append((model.table.fields, model.table.rows))
+    assert fields[1][0] == fields[0][0] + 1
+    assert fields[1][1] == fields[0][1] + 8  # seven directors and the unknown one
 
 
 def test_judging_again_sorts_by_another_error_and_cuts_other_groups(finished: tuple[Path, Path]) -> None:

@@ -69,7 +69,9 @@ def test_ids_of_one_table_never_overlap_and_the_padding_is_its_own() -> None:
 def test_nobody_gets_the_unknown_rows() -> None:
     table = FeatureTable.of(small_split(), ALL)
     pairs = Pairs(np.array([NOBODY, 3], np.int32), np.array([2, NOBODY], np.int32))
-    single, *sets = table.lookup(*table.places(pairs))
+    ids, inverse = table.lookup(*table.places(pairs))
+    single, *sets = ids.split([4, *table.widths], 1)
+    assert inverse[0, :2].tolist() == [1, 1] and inverse[1].tolist() == [1, 1, 1]
     unknown = set(table.unknown.tolist())
     assert [[row in unknown for row in rows] for rows in single.tolist()] == [
         [True, True, True, False],
@@ -167,8 +169,8 @@ def test_counts_are_training_rows_of_values() -> None:
     table = FeatureTable.of(split, FeaturesConfig(items=["genres"]))  # type: ignore[arg-type]
     counts = table.counts(split)
     ratings = training_ratings(split)
-    single, genres = table.lookup(*table.places(ratings.pairs))
-    expected = np.bincount(np.concatenate([single.flatten(), genres.flatten()]), minlength=table.rows)
+    ids, _ = table.lookup(*table.places(ratings.pairs))
+    expected = np.bincount(ids.flatten(), minlength=table.rows)
     assert counts[1:].tolist() == expected[1:].tolist()
 
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from tandemrec.conventional.rating.afm import AFMConfig, AFMInteractions
 from tandemrec.conventional.rating.autoint import AutoIntConfig, AutoIntInteractions, FieldAttention
 from tandemrec.conventional.rating.dcn import DCNConfig, DCNInteractions
-from tandemrec.conventional.rating.deep import Deep, drop
+from tandemrec.conventional.rating.deep import Deep, drop, drop_relu
 from tandemrec.conventional.rating.deepfm import DeepFMConfig, DeepFMInteractions
+from tandemrec.conventional.rating.embedding import Members, field_rows, field_vectors
 from tandemrec.conventional.rating.fm import PairSum, pair_products
 from tandemrec.conventional.rating.nfm import NFMConfig, NFMInteractions
 from tandemrec.conventional.rating.xdeepfm import CompressedInteraction, XDeepFMConfig, XDeepFMInteractions
@@ -23,7 +24,7 @@ LAYERS = (5, 3)
 
 def numbers(*shape: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 def randomised(module: nn.Module) -> nn.Module:
@@ -197,7 +198,18 @@ def test_autoint(heads: int) -> None:
     assert isinstance(layer, FieldAttention)
     with torch.no_grad():
         layer.maps *= 0.3  # softmax over raw scores of random maps would be one-hot
-    assert_equal_with_gradients(layer, lambda fields: slow_attention(layer, fields))
+
+    # The layer itself has the batch behind; as one of a whole model it is called so.
+    class Turned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, vectors: Tensor) -> Tensor:
+            turned: Tensor = layer(vectors.permute(2, 1, 0)).permute(2, 1, 0)
+            return turned
+
+    assert_equal_with_gradients(Turned(), lambda fields: slow_attention(layer, fields))
     config = AutoIntConfig(dim=D, heads=heads, attention_layers=1, layers=LAYERS)
     whole = randomised(AutoIntInteractions(F, config))
     assert isinstance(whole, AutoIntInteractions)
@@ -245,3 +257,55 @@ def test_dropout_keeps_the_mean_and_drops_its_share(probability: float) -> None:
     assert inputs.grad is not None and inputs.grad.equal(3 * out.detach())
     assert not drop(inputs, probability, training=True).equal(out), "another call, another mask"
     assert drop(inputs, probability, training=False) is inputs
+
+
+def test_relu_and_dropout_in_one_step_are_those_in_two() -> None:
+    found, expected = (numbers(50, 40).requires_grad_() for _ in range(2))
+    torch.manual_seed(3)
+    one = drop_relu(found, 0.3, training=True)
+    torch.manual_seed(3)
+    two = drop(expected.relu(), 0.3, training=True)
+    assert one.equal(two) and 0 < (one == 0).double().mean() < 1
+    for out in (one, two):
+        (out * numbers(50, 40, seed=1)).sum().backward()
+    assert found.grad is not None and expected.grad is not None
+    torch.testing.assert_close(found.grad, expected.grad)
+
+
+@pytest.mark.parametrize("widths", [(), (2,), (3, 1)])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_vectors_weights_and_penalty_of_a_batch(widths: tuple[int, ...], weighted: bool) -> None:
+    """Against one row after the other: a set's vector is the mean of its members, the penalty is paid by fields."""
+    single, rows = 2, 9
+    ids = torch.randint(1, rows, (B, single + sum(widths)), generator=torch.Generator().manual_seed(5))
+    if widths:
+        ids[0, single + 1 : single + widths[0]] = 0  # a set with places left over
+    sets = ids[:, single:].split(list(widths), 1) if widths else []
+    inverse = torch.stack([1 / (part > 0).sum(1) for part in sets], 1).double() if widths else torch.empty(B, 0)
+    rate = numbers(D + 1, seed=2).abs()
+    share = numbers(B, single + len(widths), seed=3).abs() if weighted else None
+    table = numbers(rows, D + 1)
+    table[0] = 0
+    table.requires_grad_()
+    members = Members(ids, inverse)
+    found = field_vectors(table, members, widths, rate, share)
+
+    vectors, linear, penalty = [], [], table.new_zeros(())
+    for b in range(B):
+        fields = [[row] for row in ids[b, :single].tolist()] + [[r for r in part[b].tolist() if r] for part in sets]
+        means = [torch.stack([table[row] for row in row_ids]).sum(0) / len(row_ids) for row_ids in fields]
+        vectors.append(torch.stack([mean[:-1] for mean in means]))
+        linear.append(sum(mean[-1] for mean in means))
+        for f, mean in enumerate(means):
+            penalty = penalty + (1.0 if share is None else share[b, f]) * (rate * mean**2).sum()
+        torch.testing.assert_close(field_rows(table, members, widths)[b], torch.stack(means))
+    expected = torch.stack(vectors), torch.stack(linear), penalty  # type: ignore[arg-type]
+    weights = [numbers(*out.shape, seed=seed) for seed, out in enumerate(expected, 7)]
+    gradients = []
+    for out in (found, expected):
+        torch.testing.assert_close(out[0], expected[0])
+        total = sum((part * weight).sum() for part, weight in zip(out, weights, strict=True))
+        gradients.append(torch.autograd.grad(total, table)[0])  # type: ignore[arg-type]
+    torch.testing.assert_close(found[1:], expected[1:])
+    torch.testing.assert_close(*gradients)
+    assert not gradients[0][0].any()

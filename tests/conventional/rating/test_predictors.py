@@ -111,11 +111,11 @@ def test_only_touched_rows_move_under_plain_gradient_steps() -> None:
     from tandemrec.conventional.rating.predictor import _Rating
 
     task = _Rating(model, model.module, model.table, split, seed=0)
-    batch = torch.tensor([0, 5])
+    (batch,) = task.batches(torch.tensor([0, 5]))
     module = model.module
     module.zero_grad()
     task.loss(batch).backward()
-    ids = torch.cat([rows.flatten() for rows in model.table.lookup(task.user[batch], task.item[batch])])
+    ids = batch.ids_BK.flatten()
     touched = torch.zeros(model.table.rows, dtype=torch.bool)
     touched[ids[ids > 0]] = True
     assert module.rows.grad is not None
@@ -133,12 +133,13 @@ def test_the_penalty_by_hand(power: float) -> None:
 
     table, rows = model.table, model.module.rows.detach().double()
     task, counts = _Rating(model, model.module, table, split, seed=0), table.counts(split)
-    batch = torch.tensor([1, 7, 30])
-    single, *sets = table.lookup(task.user[batch], task.item[batch])
+    chosen = torch.tensor([1, 7, 30])
+    (batch,) = task.batches(chosen)
+    single, *sets = batch.ids_BK.split([batch.ids_BK.shape[1] - sum(table.widths), *table.widths], 1)
     expected = 0.0
     for b in range(3):
         groups = [[row] for row in single[b].tolist()] + [[row for row in ids[b].tolist() if row] for ids in sets]
-        prediction = float(model.module.bias)
+        prediction = model.module.bias.item()
         vectors = []
         for members in groups:
             mean = sum(rows[member] for member in members) / len(members)
@@ -147,7 +148,7 @@ def test_the_penalty_by_hand(power: float) -> None:
             prediction += float(mean[-1])
             vectors.append(mean[:-1])
         prediction += sum(float(vectors[i] @ vectors[j]) for i in range(len(vectors)) for j in range(i))
-        expected += (prediction - float(task.value[batch[b]])) ** 2
+        expected += (prediction - float(task.value[chosen[b]])) ** 2
     assert task.loss(batch).item() == pytest.approx(expected, rel=1e-4)
 
 
@@ -163,6 +164,16 @@ def test_dropout_is_on_in_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     made(settings(INTERACTING[1])).fit(small_split(), seed=0)
     epoch = [True] * 4 + [False]  # 240 training rows in batches of 64, then validation
     assert modes == epoch * 3
+
+
+@pytest.mark.parametrize("config", INTERACTING, ids=lambda config: config.__name__)
+def test_half_precision_learns_about_as_well(config: type[Config]) -> None:
+    errors = []
+    for precision in ("no", "bf16"):
+        training = TRAINING.model_copy(update={"mixed_precision": precision})
+        report = made(settings(config, training=training)).fit(small_split(), seed=0)
+        errors.append([row["rmse"] for row in report.curve])
+    np.testing.assert_allclose(errors[1], errors[0], rtol=0.15)
 
 
 def test_clipping_is_an_option() -> None:

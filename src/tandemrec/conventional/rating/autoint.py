@@ -55,14 +55,16 @@ class FieldAttention(nn.Module):
         """W_Q, W_K, W_V, W_Res, each (D, D), the heads side by side in its columns."""
         nn.init.normal_(self.maps, std=0.05)
 
-    def forward(self, vectors_BFD: Tensor) -> Tensor:
-        """(B, F, D) → (B, F, D)."""
-        q, k, v, residual = (vectors_BFD @ self.maps.transpose(0, 1).flatten(1)).chunk(4, -1)
-        # Fields are few, heads narrow: with the batch as innermost axis plain products beat tiny matrix products.
-        q, k, v = (part.reshape(*part.shape[:2], self.heads, -1).permute(1, 2, 3, 0).contiguous() for part in (q, k, v))
-        weight_FFHB = (q[:, None] * k[None]).sum(3).softmax(1)
-        mixed_FHXB = (weight_FFHB[:, :, :, None] * v[None]).sum(1)
-        return F.relu(mixed_FHXB.permute(3, 0, 1, 2).flatten(-2) + residual)
+    def forward(self, vectors_DFB: Tensor) -> Tensor:
+        """(D, F, B) → (D, F, B). Fields are few and heads narrow: with the batch as innermost axis plain products beat
+        tiny matrix products.
+        """
+        mapped = self.maps.transpose(1, 2).flatten(0, 1) @ vectors_DFB.flatten(1)
+        *three, residual_DFB = mapped.view(4, *vectors_DFB.shape)
+        query_HXFB, key_HXFB, value_HXFB = (part.unflatten(0, (self.heads, -1)) for part in three)
+        weight_HFFB = (query_HXFB[:, :, :, None] * key_HXFB[:, :, None]).sum(1).softmax(2)
+        mixed_HXFB = (weight_HFFB[:, None] * value_HXFB[:, :, None]).sum(3)
+        return F.relu(mixed_HXFB.flatten(0, 1) + residual_DFB)
 
 
 class AutoIntInteractions(nn.Module):
@@ -79,7 +81,8 @@ class AutoIntInteractions(nn.Module):
 
     def forward(self, vectors_BFD: Tensor) -> Tensor:
         """(B, F, D) → (B,)."""
-        parts = [self.attention(vectors_BFD).flatten(1)]
+        attended_DFB = self.attention(vectors_BFD.permute(2, 1, 0).contiguous())
+        parts = [attended_DFB.permute(2, 1, 0).flatten(1)]
         if self.deep is not None:
             parts.append(self.deep(vectors_BFD.flatten(1)))
         predicted: Tensor = self.out(torch.cat(parts, 1))[:, 0]

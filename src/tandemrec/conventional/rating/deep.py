@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,10 +22,42 @@ def drop(inputs: Tensor, probability: float, training: bool) -> Tensor:
         return inputs
     if inputs.device.type != "cpu":
         return F.dropout(inputs, probability)
+    return inputs * _kept(inputs, probability)
+
+
+def _kept(inputs: Tensor, probability: float) -> Tensor:
+    """0 where an entry is dropped, else what makes up for those."""
     dropped = round(probability * LEVELS)
     bits = torch.empty(-(-inputs.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-    kept = bits.view(torch.int16)[: inputs.numel()].view(inputs.shape) >= dropped - LEVELS // 2
-    return inputs * (kept * (LEVELS / (LEVELS - dropped)))
+    kept = bits.view(torch.int16)[: inputs.numel()].view(inputs.shape).float()
+    # Whole numbers from LEVELS / 2 below 0 up: cut to 0 and 1, which is faster than comparisons and their booleans.
+    return kept.sub_(dropped - LEVELS // 2 - 1).clamp_(0, 1).mul_(LEVELS / (LEVELS - dropped)).to(inputs.dtype)
+
+
+class DroppedReLU(torch.autograd.Function):
+    """dropout(ReLU(x)) on a CPU as one step of differentiation."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, probability: float) -> Tensor:
+        """Entries are dropped with this probability."""
+        kept = _kept(inputs, probability)
+        out = inputs.clamp(min=0).mul_(kept)
+        ctx.save_for_backward(out, kept)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """By the inputs: what is positive afterwards had a slope."""
+        out, kept = ctx.saved_tensors
+        return torch.ops.aten.threshold_backward(gradient * kept, out, 0), None
+
+
+def drop_relu(inputs: Tensor, probability: float, training: bool) -> Tensor:
+    """dropout(ReLU(x))."""
+    if training and probability and inputs.device.type == "cpu":
+        out: Tensor = DroppedReLU.apply(inputs, probability)  # type: ignore[no-untyped-call]
+        return out
+    return drop(F.relu(inputs), probability, training)
 
 
 class Deep(nn.Module):
@@ -40,5 +73,5 @@ class Deep(nn.Module):
     def forward(self, inputs_BX: Tensor) -> Tensor:
         """(B, X) → (B, width)."""
         for linear in self.maps:
-            inputs_BX = drop(F.relu(linear(inputs_BX)), self.dropout, self.training)
+            inputs_BX = drop_relu(linear(inputs_BX), self.dropout, self.training)
         return inputs_BX

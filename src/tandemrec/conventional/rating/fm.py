@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from tandemrec.conventional.rating.predictor import InteractionConfig, InteractionPredictor
 
 
+class PairProducts(torch.autograd.Function):
+    """Σ_{i<j} e_i ⊙ e_j = ½ ((Σ e)² − Σ e²): all pairs in linear time (lemma 3.1 of the FM paper).
+
+    Its slope by e_i is what stands beside it, Σ_{j≠i} e_j.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, vectors_BFD: Tensor) -> Tensor:
+        """(B, F, D) → (B, D)."""
+        total_BD = vectors_BFD.sum(1)
+        ctx.save_for_backward(vectors_BFD, total_BD)
+        return total_BD.square().sub_(vectors_BFD.square().sum(1)).div_(2)
+
+    @staticmethod
+    def backward(ctx: Any, gradient_BD: Tensor) -> Tensor:
+        """By the vectors."""
+        vectors_BFD, total_BD = ctx.saved_tensors
+        slope: Tensor = (total_BD[:, None] - vectors_BFD).mul_(gradient_BD[:, None])
+        return slope
+
+
 def pair_products(vectors_BFD: Tensor) -> Tensor:
-    """Σ_{i<j} e_i ⊙ e_j = ½ ((Σ e)² − Σ e²), (B, D): all pairs in linear time (lemma 3.1 of the FM paper)."""
-    return (vectors_BFD.sum(1).square() - vectors_BFD.square().sum(1)) / 2
+    """Σ_{i<j} e_i ⊙ e_j, (B, F, D) → (B, D)."""
+    products_BD: Tensor = PairProducts.apply(vectors_BFD)  # type: ignore[no-untyped-call]
+    return products_BD
 
 
 class FMConfig(InteractionConfig):

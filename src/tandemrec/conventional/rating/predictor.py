@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Self, overload
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from tandemrec.conventional.rating.deep import drop
+from tandemrec.conventional.rating.embedding import Members, field_rows, field_vectors
 from tandemrec.conventional.rating.features import FeaturesConfig
 from tandemrec.conventional.rating.table import FeatureTable
 from tandemrec.conventional.storage import load_model, save_model
@@ -24,7 +27,7 @@ from tandemrec.recommender import Config, FitReport, FloatArray, RatingPredictor
 from tandemrec.training import Task, TrainingConfig, default_device, train
 
 BLOCK = 1 << 16
-"""Pairs that are predicted at once."""
+"""Pairs that are looked up at once."""
 
 
 class InteractionConfig(Config):
@@ -75,6 +78,8 @@ class InteractionModule(nn.Module):
     One table has a row for every value of every field: D entries of its vector and one linear weight.
     """
 
+    rate_E: Tensor
+
     def __init__(self, config: InteractionConfig, table: FeatureTable, mean: float, seed: int) -> None:
         super().__init__()
         self.config = config
@@ -87,21 +92,17 @@ class InteractionModule(nn.Module):
             self.rows = nn.Parameter(rows)
             self.interactions = config.interactions(table.fields)
         self.bias = nn.Parameter(torch.tensor(mean, dtype=torch.float32))
+        self.widths = table.widths
+        rates = [config.l2] * config.dim + [config.l2_linear]
+        self.register_buffer("rate_E", torch.tensor(rates), persistent=False)
 
-    def forward(self, single_BS: Tensor, *sets_BM: Tensor) -> tuple[Tensor, Tensor]:
-        """Predictions (B,), and the rows that made them: vectors and linear weights side by side, (B, F, D + 1)."""
-        rows_BFE = field_rows(self.rows, single_BS, sets_BM)
-        vectors_BFD, linear_BF = rows_BFE[..., :-1], rows_BFE[..., -1]
+    def forward(self, ids_BK: Tensor, inverse_BG: Tensor, share_BF: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Predictions (B,) for `Members`, and the penalty of the rows that made them; `share_BF` are its weights."""
+        members = Members(ids_BK, inverse_BG)
+        vectors_BFD, linear_B, penalty = field_vectors(self.rows, members, self.widths, self.rate_E, share_BF)
         vectors_BFD = drop(vectors_BFD, self.config.embedding_dropout, self.training)
         predicted = self.bias + self.interactions(vectors_BFD)
-        return predicted + linear_BF.sum(1) if self.config.linear else predicted, rows_BFE
-
-
-def field_rows(table_NE: Tensor, single_BS: Tensor, sets_BM: Sequence[Tensor]) -> Tensor:
-    """Rows of B pairs (B, F, E): one a single-valued field, the mean of its members a set."""
-    parts = [F.embedding(single_BS, table_NE)]
-    parts += [F.embedding_bag(ids, table_NE, mode="mean", padding_idx=0)[:, None] for ids in sets_BM]
-    return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+        return predicted + linear_B if self.config.linear else predicted, penalty
 
 
 class InteractionPredictor(RatingPredictor):
@@ -170,8 +171,18 @@ class InteractionPredictor(RatingPredictor):
         return model
 
 
-class _Rating(Task[Tensor]):
-    """The task of the training loop: squared error of the training ratings. A batch is a tensor of row numbers."""
+@dataclass(frozen=True)
+class _Batch:
+    """Training rows with everything their loss needs: `Members`, ratings, and the weights of their penalty."""
+
+    ids_BK: Tensor
+    inverse_BG: Tensor
+    value_B: Tensor
+    share_BF: Tensor | None
+
+
+class _Rating(Task[_Batch]):
+    """The task of the training loop: squared error of the training ratings."""
 
     def __init__(
         self, model: InteractionPredictor, module: InteractionModule, table: FeatureTable, split: Split, seed: int
@@ -185,28 +196,60 @@ class _Rating(Task[Tensor]):
         self.share_N1: Tensor | None = None
         if model.config.l2_power:
             share_N = table.counts(split).clamp(min=1) ** -model.config.l2_power
+            share_N[0] = 0
             self.share_N1 = share_N[:, None].float().to(self.value.device)
-        rates = [model.config.l2] * model.config.dim + [model.config.l2_linear]
-        self.rate_E = torch.tensor(rates, device=self.value.device)
 
-    def steps(self, epoch: int) -> Sequence[Sequence[Tensor]]:
+    def steps(self, epoch: int) -> Sequence[Sequence[_Batch]]:
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.value))
-        rows = torch.from_numpy(order).to(self.value.device)
-        return [[batch] for batch in torch.split(rows, self.model.config.batch_size)]
+        return _Steps(self, torch.from_numpy(order).to(self.value.device))
 
-    def weight(self, batch: Tensor) -> float:
-        return len(batch)
-
-    def loss(self, batch: Tensor) -> Tensor:
-        single, *sets = self.table.lookup(self.user[batch], self.item[batch])
-        predicted, rows = self.run(single, *sets)
-        penalty_BF = rows.square() @ self.rate_E
+    def batches(self, rows: Tensor) -> list[_Batch]:
+        """Training rows, looked up together and then cut."""
+        ids, inverse = members = self.table.lookup(self.user[rows], self.item[rows])
+        size = self.model.config.batch_size
+        parts = [torch.split(part, size) for part in (ids, inverse, self.value[rows])]
+        shares: Sequence[Tensor | None] = [None] * len(parts[0])
         if self.share_N1 is not None:
-            penalty_BF = penalty_BF * field_rows(self.share_N1, single, sets)[..., 0]
-        loss: Tensor = (predicted - self.value[batch]).square().sum() + penalty_BF.sum()
+            shares = torch.split(field_rows(self.share_N1, members, self.table.widths)[..., 0], size)
+        return [_Batch(*columns) for columns in zip(*parts, shares, strict=True)]
+
+    def weight(self, batch: _Batch) -> float:
+        return len(batch.value_B)
+
+    def loss(self, batch: _Batch) -> Tensor:
+        predicted, penalty = self.run(batch.ids_BK, batch.inverse_BG, batch.share_BF)
+        loss: Tensor = F.mse_loss(predicted, batch.value_B, reduction="sum") + penalty
         return loss
 
     def validate(self) -> dict[str, float]:
         predicted = self.model.predict(self.chosen_by.pairs)
         error = rmse(predicted, self.chosen_by.value)
         return {"negative_rmse": -error, "rmse": error, "mae": mae(predicted, self.chosen_by.value)}
+
+
+class _Steps(Sequence[Sequence[_Batch]]):
+    """Steps of an epoch. Rows are looked up for many steps at once, when the first of them is asked for: a step's own
+    lookups would take longer than its arithmetic, those of an epoch more memory than the data.
+    """
+
+    def __init__(self, task: _Rating, order: Tensor) -> None:
+        self.task, self.order, self.chunk = task, order, -1
+        self.size = task.model.config.batch_size
+        self.together = max(1, BLOCK // self.size)
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.order) / self.size)
+
+    @overload
+    def __getitem__(self, index: int) -> Sequence[_Batch]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Sequence[_Batch]]: ...
+    def __getitem__(self, index: int | slice) -> Sequence[_Batch] | Sequence[Sequence[_Batch]]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        chunk, place = divmod(range(len(self))[index], self.together)
+        if chunk != self.chunk:
+            length = self.size * self.together
+            self.batches = self.task.batches(self.order[chunk * length : (chunk + 1) * length])
+            self.chunk = chunk
+        return [self.batches[place]]

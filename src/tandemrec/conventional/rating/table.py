@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tandemrec.conventional.rating.embedding import Members
 from tandemrec.conventional.rating.features import FeaturesConfig, encode_fields
 from tandemrec.data.examples import IntArray
 from tandemrec.data.ratings import Pairs
@@ -74,10 +75,18 @@ class FeatureTable:
                 total.index_add_(0, rows[:-1].cpu().flatten(), counts.repeat_interleave(rows.shape[1]))
         return total
 
-    def lookup(self, user_B: Tensor, item_B: Tensor) -> list[Tensor]:
-        """Fused rows of B pairs: (B, S) for the fields with one value, then a (B, M) for every set."""
-        single = torch.cat([self.user_single[user_B], self.item_single[item_B]], 1)
-        return [single, *(rows[user_B] for rows in self.user_sets), *(rows[item_B] for rows in self.item_sets)]
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Places of every set."""
+        return tuple(rows.shape[1] for rows in (*self.user_sets, *self.item_sets))
+
+    def lookup(self, user_B: Tensor, item_B: Tensor) -> Members:
+        """Fused rows of B pairs."""
+        single = [self.user_single[user_B], self.item_single[item_B]]
+        sets = [*(rows[user_B] for rows in self.user_sets), *(rows[item_B] for rows in self.item_sets)]
+        counts = [(rows > 0).sum(1).clamp(min=1) for rows in sets]
+        inverse_BG = 1 / torch.stack(counts, 1) if sets else torch.empty(len(user_B), 0, device=user_B.device)
+        return Members(torch.cat([*single, *sets], 1), inverse_BG)
 
     def to(self, device: torch.device) -> FeatureTable:
         """The same on a device."""

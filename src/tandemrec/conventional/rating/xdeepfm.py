@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from tandemrec.conventional.rating.deep import Deep
 from tandemrec.conventional.rating.predictor import InteractionConfig, InteractionPredictor
+
+COLUMNS = 1024
+"""Columns of a block on a CPU."""
 
 
 class XDeepFMConfig(InteractionConfig):
@@ -43,6 +46,44 @@ class XDeepFMConfig(InteractionConfig):
         return XDeepFMInteractions(fields, self)
 
 
+class CompressedLayer(torch.autograd.Function):
+    """Σ_ij W_hij (x_i ⊙ y_j) + b_h, columns in blocks: their outer products fit a cache, are never kept, and are made
+    again for the gradients.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden_HX: Tensor, first_FX: Tensor, weight_OK: Tensor, bias_O: Tensor) -> Tensor:
+        """From x (H, X), y (F, X), W (O, H · F) and b (O,) → (O, X); X are the dimensions of all examples."""
+        out_OX = hidden_HX.new_empty(len(weight_OK), hidden_HX.shape[1])
+        for columns in _blocks(hidden_HX):
+            outer_KX = _outer(hidden_HX[:, columns], first_FX[:, columns])
+            torch.addmm(bias_O[:, None], weight_OK, outer_KX, out=out_OX[:, columns])
+        ctx.save_for_backward(hidden_HX, first_FX, weight_OK)
+        return out_OX
+
+    @staticmethod
+    def backward(ctx: Any, gradient_OX: Tensor) -> tuple[Tensor, ...]:
+        """By x, y, W and b."""
+        hidden_HX, first_FX, weight_OK = ctx.saved_tensors
+        by_hidden, by_first, by_weight = (torch.zeros_like(x) for x in (hidden_HX, first_FX, weight_OK))
+        for columns in _blocks(hidden_HX):
+            hidden, first, gradient = (x[:, columns] for x in (hidden_HX, first_FX, gradient_OX))
+            by_weight.addmm_(gradient, _outer(hidden, first).T)
+            by_outer_HFX = (weight_OK.T @ gradient).view(len(hidden), len(first), -1)
+            torch.sum(by_outer_HFX * first, 1, out=by_hidden[:, columns])
+            torch.sum(by_outer_HFX.mul_(hidden[:, None]), 0, out=by_first[:, columns])
+        return by_hidden, by_first, by_weight, gradient_OX.sum(1)
+
+
+def _outer(hidden_HX: Tensor, first_FX: Tensor) -> Tensor:
+    return (hidden_HX[:, None] * first_FX).flatten(0, 1)
+
+
+def _blocks(inputs_HX: Tensor) -> list[slice]:
+    size = COLUMNS if inputs_HX.device.type == "cpu" else inputs_HX.shape[1]
+    return [slice(at, at + size) for at in range(0, inputs_HX.shape[1], max(1, size))]
+
+
 class CompressedInteraction(nn.Module):
     """X^k_h = ReLU(Σ_ij W^{k,h}_ij (X^{k−1}_i ⊙ X^0_j) + b_h) (eq. 6), each map then summed over D (eq. 7).
 
@@ -58,18 +99,19 @@ class CompressedInteraction(nn.Module):
         self.split_half, self.width = split_half, sum(pooled) + layers[-1]
 
     def forward(self, vectors_BFD: Tensor) -> Tensor:
-        """(B, F, D) → (B, width). Vectors are handled as (B, D, F), so that a layer is one matrix product."""
-        first_BDF = vectors_BFD.transpose(1, 2).contiguous()
-        hidden_BDH, pooled = first_BDF, []
-        for place, linear in enumerate(self.maps):
-            outer = (hidden_BDH[..., :, None] * first_BDF[..., None, :]).flatten(-2)
-            out_BDH = F.relu(linear(outer))
-            if place < len(self.pass_on) and self.split_half:
-                hidden_BDH, kept = out_BDH[..., : self.pass_on[place]], out_BDH[..., self.pass_on[place] :]
-            else:
-                hidden_BDH = kept = out_BDH
-            pooled.append(kept.sum(1))
-        return torch.cat(pooled, 1)
+        """(B, F, D) → (B, width)."""
+        batch, _, dim = vectors_BFD.shape
+        first_FX = vectors_BFD.permute(1, 2, 0).flatten(1)
+        hidden_HX, pooled = first_FX, []
+        with torch.autocast(vectors_BFD.device.type, enabled=False):
+            for place, linear in enumerate(self.maps):
+                out_HX = F.relu(CompressedLayer.apply(hidden_HX, first_FX, linear.weight, linear.bias))  # type: ignore[no-untyped-call]
+                if place < len(self.pass_on) and self.split_half:
+                    hidden_HX, kept = out_HX[: self.pass_on[place]], out_HX[self.pass_on[place] :]
+                else:
+                    hidden_HX = kept = out_HX
+                pooled.append(kept.view(-1, dim, batch).sum(1))
+        return torch.cat(pooled).T
 
 
 class XDeepFMInteractions(nn.Module):
