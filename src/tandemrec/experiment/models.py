@@ -11,6 +11,8 @@ from pydantic import Field
 
 from tandemrec.aggregation.best import Best, BestConfig
 from tandemrec.aggregation.injection import Injection, InjectionConfig
+from tandemrec.aggregation.rankings import RankingAggregate, RankingAggregateConfig
+from tandemrec.aggregation.ratings import RatingAggregate, RatingAggregateConfig
 from tandemrec.conventional.direct.als import ALS, ALSConfig
 from tandemrec.conventional.direct.ease import EASE, EASEConfig
 from tandemrec.conventional.direct.itemknn import ItemKNN, ItemKNNConfig
@@ -52,6 +54,8 @@ ModelConfig = Annotated[
     | LLaRAConfig
     | InjectionConfig
     | BestConfig
+    | RankingAggregateConfig
+    | RatingAggregateConfig
     | RatingModelConfig,
     Field(discriminator="model"),
 ]
@@ -80,11 +84,16 @@ CONVENTIONAL: dict[type[Config], tuple[Maker, Callable[[Path], Recommender], str
 }
 """Config class → how its recommender is made, how it is read, and the code whose change means training it again."""
 
-OVERLAYS: dict[type[Config], tuple[Callable[..., Recommender], Callable[..., Recommender], str]] = {
+OVERLAYS: dict[type[Config], tuple[Callable[..., System], Callable[..., System], str]] = {
     InjectionConfig: (Injection, Injection.load, "aggregation"),
     BestConfig: (Best, Best.load, "aggregation"),
+    RankingAggregateConfig: (RankingAggregate, RankingAggregate.load, "aggregation"),
+    RatingAggregateConfig: (RatingAggregate, RatingAggregate.load, "aggregation"),
 }
-"""The same for recommenders over trained systems: those that `partners` names are further arguments."""
+"""The same for systems over trained systems: those that `partners` names are further arguments."""
+
+RATING_SYSTEMS: tuple[type[Config], ...] = (*RATING, RatingAggregateConfig)
+"""Configs of rating predictors."""
 
 WRITERS: dict[type[Config], type[TitleWriter]] = {BIGRecConfig: BIGRec, LLaRAConfig: LLaRA}
 """Config class → recommender, of those that write titles."""
@@ -130,6 +139,11 @@ def load_recommender(config: Config, directory: Path, partners: Callable[[str], 
     if isinstance(config, WriterConfig):
         return WRITERS[type(config)].load(directory)
     return (CONVENTIONAL | RATING)[type(config)][1](directory)
+
+
+def predicts_ratings(config: Config) -> bool:
+    """Whether a config's system is a rating predictor rather than a recommender."""
+    return type(config) in RATING_SYSTEMS
 
 
 def code_rooms(config: Config) -> tuple[str, ...]:

@@ -18,8 +18,7 @@ from tandemrec.errors import InputError
 from tandemrec.evaluation.evaluate import EvaluationConfig
 from tandemrec.evaluation.ratings import RatingEvaluationConfig
 from tandemrec.experiment.bundled import read_recipe
-from tandemrec.experiment.models import ModelConfig
-from tandemrec.experiment.rating_models import RATING
+from tandemrec.experiment.models import RATING_SYSTEMS, ModelConfig, predicts_ratings
 from tandemrec.experiment.search_space import TuningConfig
 from tandemrec.experiment.seeds import derive_seed
 from tandemrec.llm.recommenders.writer import WriterConfig
@@ -135,7 +134,7 @@ class Recipe(Config):
     @model_validator(mode="after")
     def _one_task(self) -> Self:
         for name, config in self.models.items():
-            task = "rating" if type(config) in RATING else "ranking"
+            task = "rating" if predicts_ratings(config) else "ranking"
             if task != self.evaluation.task:
                 raise ValueError(
                     f"the model '{name}' is for {task}, but the evaluation is of {self.evaluation.task}: "
@@ -176,7 +175,7 @@ def _with_task(tree: dict[str, Any]) -> dict[str, Any]:
     models, evaluation = tree.get("models"), tree.get("evaluation", {})
     if not isinstance(models, dict) or not isinstance(evaluation, dict) or "task" in evaluation:
         return tree
-    names = {config.model_fields["model"].default for config in RATING}
+    names = {config.model_fields["model"].default for config in RATING_SYSTEMS}
     first = next(iter(models.values()), None)
     rates = isinstance(first, dict) and first.get("model") in names
     return tree | {"evaluation": {"task": "rating" if rates else "ranking"} | evaluation}
