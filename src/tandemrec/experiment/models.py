@@ -30,7 +30,10 @@ from tandemrec.conventional.sequential.gru4rec import GRU4Rec, GRU4RecConfig
 from tandemrec.conventional.sequential.sasrec import SASRec, SASRecConfig
 from tandemrec.experiment.rating_models import RATING, RatingModelConfig
 from tandemrec.llm.recommenders.bigrec import BIGRec, BIGRecConfig
+from tandemrec.llm.recommenders.instructed import InstructedConfig
 from tandemrec.llm.recommenders.llara import LLaRA, LLaRAConfig
+from tandemrec.llm.recommenders.ranker import Ranker, RankerConfig
+from tandemrec.llm.recommenders.rater import Rater, RaterConfig
 from tandemrec.llm.recommenders.writer import TitleWriter, WriterConfig
 from tandemrec.recommender import Config, RatingPredictor, Recommender
 
@@ -54,6 +57,8 @@ ModelConfig = Annotated[
     | LLaRAConfig
     | InjectionConfig
     | BestConfig
+    | RankerConfig
+    | RaterConfig
     | RankingAggregateConfig
     | RatingAggregateConfig
     | RatingModelConfig,
@@ -92,11 +97,14 @@ OVERLAYS: dict[type[Config], tuple[Callable[..., System], Callable[..., System],
 }
 """The same for systems over trained systems: those that `partners` names are further arguments."""
 
-RATING_SYSTEMS: tuple[type[Config], ...] = (*RATING, RatingAggregateConfig)
+RATING_SYSTEMS: tuple[type[Config], ...] = (*RATING, RaterConfig, RatingAggregateConfig)
 """Configs of rating predictors."""
 
 WRITERS: dict[type[Config], type[TitleWriter]] = {BIGRecConfig: BIGRec, LLaRAConfig: LLaRA}
 """Config class → recommender, of those that write titles."""
+
+INSTRUCTED: dict[type[Config], type[Ranker] | type[Rater]] = {RankerConfig: Ranker, RaterConfig: Rater}
+"""Config class → system, of those that ask a language model about candidates."""
 
 
 @dataclass(frozen=True)
@@ -108,12 +116,14 @@ class Materials:
         distilled: its teacher's answers to the training prompts.
         folders: of its trained partners, by name.
         partners: the same, loaded when asked for.
+        instructions: what it is tuned on.
     """
 
     language_model: Path | None
     distilled: Path | None
     folders: Mapping[str, Path]
     partners: Callable[[str], System]
+    instructions: Path | None = None
 
 
 def make_recommender(config: Config, materials: Materials) -> System:
@@ -122,11 +132,16 @@ def make_recommender(config: Config, materials: Materials) -> System:
     Raises:
         InputError: if a partner is of a kind that cannot serve it.
     """
+    given: dict[str, Any]
     if type(config) in OVERLAYS:
         return OVERLAYS[type(config)][0](config, *map(materials.partners, config.partners()))
+    if isinstance(config, InstructedConfig):
+        systems: Any = map(materials.partners, config.partners())
+        given = {"language_model": materials.language_model, "instructions": materials.instructions}
+        return INSTRUCTED[type(config)](config, *systems, **given)  # type: ignore[arg-type]
     if not isinstance(config, WriterConfig):
         return (CONVENTIONAL | RATING)[type(config)][0](config)
-    given: dict[str, Any] = {"teacher": materials.folders.get(config.teacher or ""), "distilled": materials.distilled}
+    given = {"teacher": materials.folders.get(config.teacher or ""), "distilled": materials.distilled}
     if isinstance(config, LLaRAConfig):
         given["item_vectors"] = getattr(materials.partners(config.vectors), "item_vectors", None)
     return WRITERS[type(config)](config, materials.language_model, **given)
@@ -136,6 +151,9 @@ def load_recommender(config: Config, directory: Path, partners: Callable[[str], 
     """A finished model from its artifact; `partners` loads others by name, for models that work on top of others."""
     if type(config) in OVERLAYS:
         return OVERLAYS[type(config)][1](directory, *map(partners, config.partners()))
+    if isinstance(config, InstructedConfig):
+        systems: Any = map(partners, config.partners())
+        return INSTRUCTED[type(config)].load(directory, *systems)
     if isinstance(config, WriterConfig):
         return WRITERS[type(config)].load(directory)
     return (CONVENTIONAL | RATING)[type(config)][1](directory)
@@ -151,6 +169,6 @@ def code_rooms(config: Config) -> tuple[str, ...]:
     shared = ("training", "recommender.py")
     if type(config) in OVERLAYS:
         return (OVERLAYS[type(config)][2], *shared)
-    if isinstance(config, WriterConfig):
+    if isinstance(config, WriterConfig | InstructedConfig):
         return ("llm", *shared)
     return ((CONVENTIONAL | RATING)[type(config)][2], "conventional/negatives.py", *shared)

@@ -21,6 +21,8 @@ from tandemrec.experiment.bundled import read_recipe
 from tandemrec.experiment.models import RATING_SYSTEMS, ModelConfig, predicts_ratings
 from tandemrec.experiment.search_space import TuningConfig
 from tandemrec.experiment.seeds import derive_seed
+from tandemrec.llm.recommenders.base import LanguageModelUser
+from tandemrec.llm.recommenders.instructed import InstructedConfig
 from tandemrec.llm.recommenders.writer import WriterConfig
 from tandemrec.recommender import Config
 from tandemrec.selection.config import SelectionConfig
@@ -112,6 +114,20 @@ class Recipe(Config):
             near = get_close_matches(self.tune.model, self.models, 1)
             hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(self.models)}"
             raise ValueError(f"tune.model '{self.tune.model}' is no model of the recipe; {hint}")
+        return self
+
+    @model_validator(mode="after")
+    def _hints_can_be_made(self) -> Self:
+        for name, config in self.models.items():
+            if not isinstance(config, InstructedConfig) or not config.needs_instructions():
+                continue
+            for partner in (config.base, config.similar or config.base):
+                other = self.models[partner]
+                if other.partners() or isinstance(other, LanguageModelUser):
+                    raise ValueError(
+                        f"the model '{name}' is tuned with hints of '{partner}' trained on earlier parts of the data, "
+                        f"but '{partner}' builds on other systems or a language model; name a conventional model"
+                    )
         return self
 
     def fit_seed(self, name: str) -> int:

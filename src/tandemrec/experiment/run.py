@@ -279,6 +279,7 @@ def _card(
     for fitted, evaluated in judged.values():
         artifacts |= {fitted.name: fitted, evaluated.name: evaluated}
     artifacts |= {f"distil:{student}": answers for student, answers in stages.answers.items()}
+    artifacts |= {f"instructions:{name}": instructions for name, instructions in stages.instructions.items()}
     return {
         "packages": package_versions(),
         "hardware": hardware(),

@@ -15,6 +15,7 @@ import polars as pl
 from tandemrec.data.dataset import Dataset
 from tandemrec.data.examples import Examples
 from tandemrec.data.filter import clean
+from tandemrec.data.origins import earlier
 from tandemrec.data.sources import load_dataset
 from tandemrec.data.split import Split, make_split
 from tandemrec.errors import InputError
@@ -26,6 +27,9 @@ from tandemrec.experiment.recipe import Recipe
 from tandemrec.experiment.seeds import derive_seed
 from tandemrec.experiment.store import Artifact, Store, hash_files
 from tandemrec.llm.distil import distil, distil_summary
+from tandemrec.llm.instructions import Origin, write_instructions
+from tandemrec.llm.recommenders.base import LanguageModelUser
+from tandemrec.llm.recommenders.instructed import InstructedConfig
 from tandemrec.llm.recommenders.lessons import SOFTConfig
 from tandemrec.llm.recommenders.writer import TitleWriter, WriterConfig
 from tandemrec.recommender import Config, FitReport, RatingPredictor, Recommender, TextRecommender
@@ -33,6 +37,9 @@ from tandemrec.training.state import METRICS
 
 ANSWERS = "answers.parquet"
 """What a teacher answers to the training prompts."""
+
+INSTRUCTIONS = "instructions.parquet"
+"""What a ranker or rater is tuned on."""
 
 SHOWN_OUTPUTS = 10
 """Generated titles that go into the report; all of them are in the artifact."""
@@ -45,6 +52,7 @@ class Stages:
     Attributes:
         made: the artifacts in the order they were asked for.
         fitted: the trained systems by name.
+        instructions: what rankers and raters were tuned on, by their names.
         answers: what their teachers answered to the training prompts, by the name of the student.
     """
 
@@ -55,6 +63,7 @@ class Stages:
         self.made: list[Artifact] = []
         self.fitted: dict[str, Artifact] = {}
         self.answers: dict[str, Artifact] = {}
+        self.instructions: dict[str, Artifact] = {}
 
     def data(self, given: Dataset | None = None) -> tuple[Dataset, Artifact]:
         """Read and clean; `given` replaces the recipe's source."""
@@ -94,7 +103,10 @@ class Stages:
         config = self.recipe.models[name]
         base = self._language_model(config, split, cut)
         answers = self._distilled(config, split, cut)
+        instructions = self._instructions(config, split, cut)
         seed = self.recipe.fit_seed(name)
+        if instructions is not None:
+            self.instructions[name] = instructions
         if answers is not None:
             self.answers[name] = answers
         folders = {partner: self.fitted[partner].path for partner in config.partners()}
@@ -103,6 +115,7 @@ class Stages:
             materials = Materials(
                 language_model=base.path if base else None,
                 distilled=answers.path / ANSWERS if answers else None,
+                instructions=instructions.path / INSTRUCTIONS if instructions else None,
                 folders=folders,
                 partners=self.load,
             )
@@ -119,6 +132,7 @@ class Stages:
             "language_model": base.content if base else _folder_identity(config),
             "partners": self._partners(config),
             "distilled": answers.content if answers else None,
+            **({"instructions": instructions.content} if instructions else {}),
             "seed": seed,
             "code": code_version(*code_rooms(config)),
         }
@@ -193,11 +207,71 @@ class Stages:
         }
         return self._get(f"distil:{teacher}", depends, make)
 
+    def _instructions(self, config: Config, split: Split, cut: Artifact) -> Artifact | None:
+        """What a ranker or rater is tuned on, with hints of models that have not seen the answers."""
+        if not isinstance(config, InstructedConfig) or not config.needs_instructions():
+            return None
+        settings, similar = config.instructions, config.similar or config.base
+        origins = [
+            {name: self._origin(name, number, config, split, cut) for name in dict.fromkeys((config.base, similar))}
+            for number in range(settings.origins)
+        ]
+        # The artifact has all hints: systems that differ in those they show are tuned on the same instructions.
+        prompt = config.prompt.model_copy(update={"similar_user": True, "prediction": True})
+        seed, candidates = derive_seed(self.recipe.seed, "instructions"), getattr(config, "candidates", 0)
+
+        def make(draft: Path, work: Path) -> dict[str, Any]:
+            asked = []
+            for number, artifacts in enumerate(origins):
+                known = earlier(split, number, settings.origins, settings.horizon)
+                systems = {n: load_recommender(self.recipe.models[n], a.path, self.load) for n, a in artifacts.items()}
+                vectors = config.neighbour_vectors(systems)
+                if vectors is None:
+                    vectors = getattr(systems[similar], "user_vectors", None)
+                asked.append(Origin(known, known.test, systems[config.base], vectors))
+            frame = write_instructions(asked, config.counts(), settings, prompt, candidates, seed)
+            frame.write_parquet(draft / INSTRUCTIONS)
+            return dict(frame.group_by("task").len().sort("task").iter_rows())
+
+        depends = {
+            "split": cut.content,
+            "config": _dump(settings),
+            "prompt": _dump(prompt),
+            "candidates": candidates,
+            "origins": [{name: artifact.content for name, artifact in some.items()} for some in origins],
+            "base": config.base,
+            "similar": similar,
+            "seed": seed,
+            "code": code_version("llm/instructions.py", "llm/questions.py", "llm/neighbours.py", "data/origins.py"),
+        }
+        return self._get(f"instructions:{config.base}", depends, make)
+
+    def _origin(self, name: str, number: int, config: InstructedConfig, split: Split, cut: Artifact) -> Artifact:
+        """A conventional model trained on an earlier part of every history."""
+        settings, model = config.instructions, self.recipe.models[name]
+        seed = derive_seed(self.recipe.seed, f"origin:{name}:{number}")
+
+        def make(draft: Path, work: Path) -> dict[str, Any]:
+            system = make_recommender(model, Materials(None, None, {}, self.load))
+            known = earlier(split, number, settings.origins, settings.horizon)
+            report = system.fit(known, seed=seed, workspace=work)
+            system.save(draft)
+            return report.model_dump(mode="json")
+
+        depends = {
+            "split": cut.content,
+            "config": _dump(model),
+            "place": [number, settings.origins, settings.horizon],
+            "seed": seed,
+            "code": code_version(*code_rooms(model), "data/origins.py"),
+        }
+        return self._get(f"origin:{name}", depends, make)
+
     def _partners(self, config: Config) -> dict[str, str]:
         return {partner: self.fitted[partner].content for partner in config.partners()}
 
     def _language_model(self, config: Config, split: Split, cut: Artifact) -> Artifact | None:
-        if not isinstance(config, WriterConfig) or not config.builds_language_model:
+        if not isinstance(config, LanguageModelUser) or not config.builds_language_model:
             return None
         seed = derive_seed(self.recipe.seed, "language-model")
 
@@ -238,7 +312,7 @@ def _dump(config: Config) -> dict[str, Any]:
 
 def _folder_identity(config: Config) -> Any:
     """Content of the local model folder a config names: a changed checkpoint is another model."""
-    if not isinstance(config, WriterConfig):
+    if not isinstance(config, LanguageModelUser):
         return None
     folder = config.model_folder()
     return None if folder is None else hash_files([path for path in folder.iterdir() if path.is_file()])

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from itertools import pairwise
 
 NEAR = 0.85
 """Least similarity (Ratcliff/Obershelp) of a misspelt title."""
@@ -28,6 +29,7 @@ BULLET = re.compile(
 QUOTED = re.compile(r"[\"“”«»]([^\"“”«»]{2,})[\"“”«»]")
 QUOTES = "\"'“”‘’«»`*_ \t"
 NUMBER = re.compile(r"(?<![\d.,])[-+]?\d+(?:[.,]\d+)?")
+TALK = tuple("here sure based rank answer these this note hope because please therefore thank output response".split())
 WORDED = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
 
 
@@ -186,7 +188,7 @@ def _pieces(line: str) -> Iterator[str]:
     elif len(numbers) > 1:
         bounds = [match.start() for match in numbers] + [len(line)]
         yield line[: bounds[0]]
-        yield from (line[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False))
+        yield from (line[start:stop] for start, stop in pairwise(bounds))
     elif ";" in line:
         yield from line.split(";")
     else:
@@ -219,21 +221,11 @@ def _readings(name: str) -> Iterator[str]:
 def _is_talk(name: str) -> bool:
     """Words around a list, or a number, rather than a name in it."""
     text = name.lower()
-    opening = (
-        "here",
-        "sure",
-        "based",
-        "ranking",
-        "ranked",
-        "answer",
-        "i ",
-        "my ",
-        "the ranking",
-        "the user",
-        "the ranked",
+    return (
+        text.startswith((*TALK, "i ", "my ", "the user", "the rank"))
+        or len(text.split()) > 14
+        or not any(c.isalpha() for c in text)
     )
-    closing = ("these ", "this ", "note", "hope", "because", "please", "therefore", "thank", "output", "response")
-    return text.startswith((*opening, *closing)) or len(text.split()) > 14 or not any(c.isalpha() for c in text)
 
 
 def _plain(text: str) -> str:
