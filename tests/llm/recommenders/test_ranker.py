@@ -20,7 +20,8 @@ from tandemrec.llm.recommenders.ranker import Ranker, RankerConfig
 from tandemrec.recommender import NO_ITEM
 from tests.fixed import Fixed
 
-TUNED = {"tuning": "full", "batch_size": 16, "training": {"epochs": 8, "learning_rate": 3e-3, "schedule": "cosine"}}
+LONG = {"epochs": 25, "learning_rate": 3e-3, "schedule": "cosine", "patience": None}
+TUNED: dict[str, Any] = {"tuning": "full", "batch_size": 16, "training": LONG | {"epochs": 2}}
 SETTINGS: dict[str, Any] = {
     "base": "MF",
     "candidates": 4,
@@ -70,9 +71,12 @@ def against_random(split: Split, n: int = 4) -> np.ndarray:
     return np.array(rows, np.int32)
 
 
-def test_pointwise_learns_what_follows(yes: Ranker, split: Split) -> None:
+def test_pointwise_learns_what_follows(split: Split, nano_folder: Path, tmp_path: Path) -> None:
+    prompt = {"template": "compact", "history": 2, "similar_user": False, "prediction": False}
+    settings = config(prompt=prompt, finetune=TUNED | {"training": LONG}, checked=0)
+    model = fitted(split, nano_folder, tmp_path, settings, base(split))
     items = against_random(split)
-    best = np.take_along_axis(items, yes.utilities(split.test, items).argmax(1)[:, None], 1)
+    best = np.take_along_axis(items, model.utilities(split.test, items).argmax(1)[:, None], 1)
     assert (best[:, 0] == split.test.target.flat()).mean() > 0.5  # chance: .25
 
 
