@@ -40,7 +40,14 @@ TOPK: dict[str, Any] = {
         "IFT": RANKER | {"prompt": RANKER["prompt"] | {"similar_user": False, "prediction": False}},
         "Ranker": RANKER,
         "Ranker of EASE": RANKER | {"base": "EASE", "similar": "MF", "tuned": "Ranker"},
-        "Llama4Rec": {"model": "aggregate", "base": "MF", "llm": ["Ranker", "IFT"], "candidates": 5},
+        "MF+DA": {
+            "model": "augmented",
+            "backbone": {"model": "mf", "dim": 8, "training": {"epochs": 5, "validate_every": 5}},
+            "by": "Ranker",
+            "data": {"method": "pairs", "share": 0.1},
+        },
+        "Ranker of MF+DA": RANKER | {"base": "MF+DA", "tuned": "Ranker"},
+        "Llama4Rec": {"model": "aggregate", "base": "MF+DA", "llm": ["Ranker of MF+DA", "IFT"], "candidates": 5},
         "Fusion": {
             "model": "aggregate",
             "base": "EASE",
@@ -75,9 +82,10 @@ def test_a_ranking_run(tmp_path: Path) -> None:
     assert made.index("origin:MF") < made.index("instructions:MF") < made.index("fit:Ranker")
     assert "origin:EASE" not in made
     card, rows = finished.card, {row["system"]: row["metrics"] for row in finished.results["leaderboard"]}
-    assert card["models"]["Llama4Rec"]["notes"]["llm"] in {"Ranker", "IFT"}
+    assert card["models"]["Llama4Rec"]["notes"]["llm"] in {"Ranker of MF+DA", "IFT"}
+    assert made.index("fit:Ranker") < made.index("augment:Ranker") < made.index("fit:MF+DA")
     assert card["models"]["Ranker"]["notes"]["instructions"] == {"yes": 40}
-    for system, base in (("Ranker", "MF"), ("Llama4Rec", "MF"), ("Fusion", "EASE"), ("Ranker of EASE", "EASE")):
+    for system, base in (("Ranker", "MF"), ("Llama4Rec", "MF+DA"), ("Fusion", "EASE"), ("Ranker of EASE", "EASE")):
         assert rows[system]["hr@5"]["mean"] == rows[base]["hr@5"]["mean"]
         assert rows[system]["hr@10"]["mean"] == rows[base]["hr@10"]["mean"]
     frame = pl.read_parquet(finished.artifact("instructions:Ranker").path / "instructions.parquet")

@@ -26,7 +26,7 @@ def separate(lm: LanguageModel, prompt: list[int], options: list[list[int]]) -> 
 
 
 @pytest.mark.parametrize("architecture", [*ARCHITECTURES, "mamba"])
-@pytest.mark.parametrize("length", [1, 2])
+@pytest.mark.parametrize("length", [1, 2, 3])
 def test_shared_heads_change_nothing(tiny: Callable[[str], str], architecture: str, length: int) -> None:
     lm = LanguageModel.load(tiny(architecture))
     rng = np.random.default_rng(3)
@@ -36,8 +36,8 @@ def test_shared_heads_change_nothing(tiny: Callable[[str], str], architecture: s
 
     heads = [text(n) for n in (9, 4, 20, 6)]
     tails = [[text(int(n)) for n in rng.integers(1, 7, k)] for k in (3, 1, 3, 0)]
-    options = [[7], [9], [11]] if length == 1 else [[7], [7, 9], [11, 5]]
-    ended = options if length == 1 else [[*option, lm.eos] for option in options]
+    options = {1: [[7], [9], [11]], 2: [[7], [7, 9], [11, 5]], 3: [[6, 7], [6, 9], [6, 11]]}[length]
+    ended = options if length != 2 else [[*option, lm.eos] for option in options]
     found = option_probabilities(lm, heads, tails, options, batch_tokens=60)
     assert [len(rows) for rows in found] == [3, 1, 3, 0]
     for head, several, rows in zip(heads, tails, found, strict=True):

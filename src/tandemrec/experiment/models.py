@@ -13,6 +13,7 @@ from tandemrec.aggregation.best import Best, BestConfig
 from tandemrec.aggregation.injection import Injection, InjectionConfig
 from tandemrec.aggregation.rankings import RankingAggregate, RankingAggregateConfig
 from tandemrec.aggregation.ratings import RatingAggregate, RatingAggregateConfig
+from tandemrec.augmentation.augmented import Augmented, AugmentedConfig
 from tandemrec.conventional.direct.als import ALS, ALSConfig
 from tandemrec.conventional.direct.ease import EASE, EASEConfig
 from tandemrec.conventional.direct.itemknn import ItemKNN, ItemKNNConfig
@@ -57,6 +58,7 @@ ModelConfig = Annotated[
     | LLaRAConfig
     | InjectionConfig
     | BestConfig
+    | AugmentedConfig
     | RankerConfig
     | RaterConfig
     | RankingAggregateConfig
@@ -117,6 +119,7 @@ class Materials:
         folders: of its trained partners, by name.
         partners: the same, loaded when asked for.
         instructions: what it is tuned on.
+        augmentation: what is added to its training data.
     """
 
     language_model: Path | None
@@ -124,6 +127,7 @@ class Materials:
     folders: Mapping[str, Path]
     partners: Callable[[str], System]
     instructions: Path | None = None
+    augmentation: Path | None = None
 
 
 def make_recommender(config: Config, materials: Materials) -> System:
@@ -135,6 +139,8 @@ def make_recommender(config: Config, materials: Materials) -> System:
     given: dict[str, Any]
     if type(config) in OVERLAYS:
         return OVERLAYS[type(config)][0](config, *map(materials.partners, config.partners()))
+    if isinstance(config, AugmentedConfig):
+        return Augmented(config, materials.augmentation)
     if isinstance(config, InstructedConfig):
         systems: Any = map(materials.partners, config.partners())
         given = {"language_model": materials.language_model, "instructions": materials.instructions}
@@ -151,6 +157,8 @@ def load_recommender(config: Config, directory: Path, partners: Callable[[str], 
     """A finished model from its artifact; `partners` loads others by name, for models that work on top of others."""
     if type(config) in OVERLAYS:
         return OVERLAYS[type(config)][1](directory, *map(partners, config.partners()))
+    if isinstance(config, AugmentedConfig):
+        return Augmented.load(directory)
     if isinstance(config, InstructedConfig):
         systems: Any = map(partners, config.partners())
         return INSTRUCTED[type(config)].load(directory, *systems)
@@ -171,4 +179,6 @@ def code_rooms(config: Config) -> tuple[str, ...]:
         return (OVERLAYS[type(config)][2], *shared)
     if isinstance(config, WriterConfig | InstructedConfig):
         return ("llm", *shared)
+    if isinstance(config, AugmentedConfig):
+        return ("augmentation", *code_rooms(config.backbone))
     return ((CONVENTIONAL | RATING)[type(config)][2], "conventional/negatives.py", *shared)

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tandemrec.augmentation.augmented import ADDED, AugmentedConfig
+from tandemrec.augmentation.preferences import augment, targets_among
 from tandemrec.data.dataset import Dataset
 from tandemrec.data.examples import Examples
 from tandemrec.data.filter import clean
@@ -104,6 +106,7 @@ class Stages:
         base = self._language_model(config, split, cut)
         answers = self._distilled(config, split, cut)
         instructions = self._instructions(config, split, cut)
+        augmentation = self._augmented(config, split, cut)
         seed = self.recipe.fit_seed(name)
         if instructions is not None:
             self.instructions[name] = instructions
@@ -116,6 +119,7 @@ class Stages:
                 language_model=base.path if base else None,
                 distilled=answers.path / ANSWERS if answers else None,
                 instructions=instructions.path / INSTRUCTIONS if instructions else None,
+                augmentation=augmentation.path / ADDED if augmentation else None,
                 folders=folders,
                 partners=self.load,
             )
@@ -133,6 +137,7 @@ class Stages:
             "partners": self._partners(config),
             "distilled": answers.content if answers else None,
             **({"instructions": instructions.content} if instructions else {}),
+            **({"augmentation": augmentation.content} if augmentation else {}),
             "seed": seed,
             "code": code_version(*code_rooms(config)),
         }
@@ -245,6 +250,28 @@ class Stages:
             "code": code_version("llm/instructions.py", "llm/questions.py", "llm/neighbours.py", "data/origins.py"),
         }
         return self._get(f"instructions:{config.base}", depends, make)
+
+    def _augmented(self, config: Config, split: Split, cut: Artifact) -> Artifact | None:
+        """What a language model adds to the training data; the same for all backbones that ask for the same."""
+        if not isinstance(config, AugmentedConfig):
+            return None
+        seed = derive_seed(self.recipe.seed, f"augment:{config.data.method}")
+
+        def make(draft: Path, work: Path) -> dict[str, Any]:
+            frame = augment(split, config.data, self.load_ranker(config.by), config.by, seed)
+            frame.write_parquet(draft / ADDED)
+            asked = round(config.data.share * int((split.user_counts > 0).sum())) * config.data.per_user
+            held = targets_among(frame, split.test, split.n_items)
+            return {"by": config.by, "asked": asked, "added": frame.height, "offered_test_items": held}
+
+        depends = {
+            "split": cut.content,
+            "judge": self._partners(config) | self._partners(self.recipe.models[config.by]),
+            "config": _dump(config.data),
+            "seed": seed,
+            "code": code_version("augmentation", "aggregation/utilities.py", "llm", "recommender.py"),
+        }
+        return self._get(f"augment:{config.by}", depends, make)
 
     def _origin(self, name: str, number: int, config: InstructedConfig, split: Split, cut: Artifact) -> Artifact:
         """A conventional model trained on an earlier part of every history."""

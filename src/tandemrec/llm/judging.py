@@ -29,8 +29,9 @@ def option_probabilities(
 ) -> list[Probabilities]:
     """p(option | head, tail), normalised over the options: one (K_b, R) array for each of B heads.
 
-    Options of one token each are read from the logits behind a tail, R at once. Longer ones are completions of their
-    own, and each ends with EOS, so that "1" does not profit from "10".
+    Tokens that all options begin with, such as a blank of its own, say nothing and join the tails. Options of one token
+    each are then read from the logits behind a tail, R at once. Longer ones are completions of their own, and each ends
+    with EOS, so that "1" does not profit from "10".
 
     Args:
         lm: the model.
@@ -39,6 +40,9 @@ def option_probabilities(
         options: R answers of at least one token.
         batch_tokens: tokens that are run through the model at once.
     """
+    common = min(_shared(options), min(map(len, options)) - 1)
+    tails = [[[*tail, *options[0][:common]] for tail in several] for several in tails]
+    options = [option[common:] for option in options]
     single = all(len(option) == 1 for option in options) and len({option[0] for option in options}) == len(options)
     found: list[Probabilities] = [np.empty((0, len(options))) for _ in heads]
     for rows in _batches(heads, tails, 1 if single else len(options), batch_tokens):
@@ -69,6 +73,12 @@ def _by_completions(
     own = [len(option) for several in tails for _ in several for option in ended]
     values = torch.stack([part[-n:].sum() for part, n in zip(torch.split(values_N, counts), own, strict=True)])
     return values.view(len(heads), -1, len(options))
+
+
+def _shared(options: Sequence[Tokens]) -> int:
+    """How many tokens all options begin with."""
+    columns = zip(*options, strict=False)
+    return next((place for place, column in enumerate(columns) if len(set(column)) > 1), min(map(len, options)))
 
 
 def _batches(
