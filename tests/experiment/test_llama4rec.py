@@ -24,10 +24,10 @@ INSTRUCTED: dict[str, Any] = {
 RANKER = INSTRUCTED | {
     "model": "ranker",
     "base": "MF",
-    "style": "yes",
+    "style": "like",
     "candidates": 5,
     "checked": 4,
-    "instructions": {"listwise": 0, "yes": 40, "origins": 1, "source": "random", "valid": 16},
+    "instructions": {"listwise": 0, "like": 40, "origins": 1, "source": "random", "valid": 16},
 }
 TOPK: dict[str, Any] = {
     "name": "llama4rec",
@@ -84,7 +84,7 @@ def test_a_ranking_run(tmp_path: Path) -> None:
     card, rows = finished.card, {row["system"]: row["metrics"] for row in finished.results["leaderboard"]}
     assert card["models"]["Llama4Rec"]["notes"]["llm"] in {"Ranker of MF+DA", "IFT"}
     assert made.index("fit:Ranker") < made.index("augment:Ranker") < made.index("fit:MF+DA")
-    assert card["models"]["Ranker"]["notes"]["instructions"] == {"yes": 40}
+    assert card["models"]["Ranker"]["notes"]["instructions"] == {"like": 40}
     for system, base in (("Ranker", "MF"), ("Llama4Rec", "MF+DA"), ("Fusion", "EASE"), ("Ranker of EASE", "EASE")):
         assert rows[system]["hr@5"]["mean"] == rows[base]["hr@5"]["mean"]
         assert rows[system]["hr@10"]["mean"] == rows[base]["hr@10"]["mean"]

@@ -38,8 +38,8 @@ def origin(split: Split, number: int = 0, seed: int = 0) -> Origin:
 
 
 def written(split: Split, seed: int = 3, **settings: Any) -> pl.DataFrame:
-    config = InstructionsConfig.model_validate({"origins": 1, "horizon": 2, "named": 3, "yes": 40} | settings)
-    counts: Any = {"listwise": config.listwise, "yes": config.yes}
+    config = InstructionsConfig.model_validate({"origins": 1, "horizon": 2, "named": 3, "like": 40} | settings)
+    counts: Any = {"listwise": config.listwise, "like": config.like}
     return write_instructions([origin(split)], counts, config, PROMPT, 6, seed)
 
 
@@ -66,7 +66,7 @@ def test_listwise_candidates_are_the_bases_list_and_answers_name_what_follows(sp
 
 def test_half_of_the_yes_questions_are_yes_and_tell_the_place(split: Split) -> None:
     first = origin(split)
-    frame = written(split, yes=1000).filter(pl.col("task") == "yes")
+    frame = written(split, like=1000).filter(pl.col("task") == "like")
     assert set(frame["answer"]) == {"Yes", "No"}
     assert 0.4 < (frame["answer"] == "Yes").mean() < 0.6  # type: ignore[operator]
     users = first.questions.user.tolist()
@@ -92,11 +92,11 @@ def test_random_candidates_hold_all_that_follows_in_the_bases_order(split: Split
 
 
 def test_sampled_mixed_filtered_and_the_same_for_a_seed(split: Split) -> None:
-    few = written(split, listwise=10, yes=7)
-    assert few.group_by("task").len().sort("task").rows() == [("listwise", 10), ("yes", 7)]
+    few = written(split, listwise=10, like=7)
+    assert few.group_by("task").len().sort("task").rows() == [("listwise", 10), ("like", 7)]
     assert few["task"].to_list() != sorted(few["task"].to_list())
-    assert few.equals(written(split, listwise=10, yes=7))
-    assert not few.equals(written(split, seed=4, listwise=10, yes=7))
+    assert few.equals(written(split, listwise=10, like=7))
+    assert not few.equals(written(split, seed=4, listwise=10, like=7))
     assert written(split, min_interactions=4)["history"].list.len().min() == 4
     twice = write_instructions([origin(split), origin(split)], {"listwise": 5000}, InstructionsConfig(), PROMPT, 6, 3)
     assert twice.height == twice.select("user").n_unique()

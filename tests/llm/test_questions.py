@@ -51,7 +51,7 @@ def test_the_compact_form() -> None:
         'watched: "Alpha"; "Beta; or not"\nsimilar: "Gamma"\n'
         'candidates: "Delta"; "Alpha"\nhint: "Alpha"; "Delta"\nranking:'
     )
-    assert tail_text("yes", "Delta", place_text(2, 10), SHORT) == 'film: "Delta"\nhint: place 2 of 10\nlikes:'
+    assert tail_text("like", "Delta", place_text(2, 10), SHORT) == 'film: "Delta"\nhint: place 2 of 10\nlikes:'
     assert list_text(["Alpha", "Beta; or not"]) == '"Alpha"; "Beta; or not"'
 
 
@@ -59,7 +59,7 @@ def test_the_compact_form() -> None:
 def test_hints_can_be_switched_off(switch: str) -> None:
     config = SHORT.model_copy(update={switch: False})
     lines = head_text(RANK, TITLES, (1, 5), config).splitlines()
-    tail = tail_text("yes", "Delta", "place 2 of 10", config)
+    tail = tail_text("like", "Delta", "place 2 of 10", config)
     assert [line.split(":")[0] for line in lines].count("similar") == (switch != "similar_user")
     assert [line.split(":")[0] for line in lines].count("hint") == (switch != "prediction")
     assert ("hint" in tail) == (switch != "prediction")

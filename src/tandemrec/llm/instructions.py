@@ -69,7 +69,7 @@ class InstructionsConfig(Config):
     listwise: int = Field(5000, ge=0)
     """Rankings of candidates."""
 
-    yes: int = Field(0, ge=0)
+    like: int = Field(0, ge=0)
     """Whether the user will like one candidate; half of them Yes."""
 
     rating: int = Field(0, ge=0)
@@ -102,7 +102,7 @@ class RatingInstructionsConfig(InstructionsConfig):
     listwise: Literal[0] = 0
     """None."""
 
-    yes: Literal[0] = 0
+    like: Literal[0] = 0
     """None."""
 
     rating: int = Field(5000, ge=1)
@@ -274,9 +274,9 @@ def _ranked(
                 prediction=items,
             )
             yield user, shown, None, None, list_text(titles)
-        if counts.get("yes"):
+        if counts.get("like"):
             others = [items[place] for place in order if items[place] not in worth][: len(liked)]
-            question = question_of("yes", user, history, known, prompt)
+            question = question_of("like", user, history, known, prompt)
             for item in (*liked, *others):
                 yield user, question, item, _place(items, item), YES if item in worth else NO
         if counts.get("rating"):

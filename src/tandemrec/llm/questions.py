@@ -16,7 +16,7 @@ from tandemrec.errors import InputError
 from tandemrec.llm.model import LanguageModel
 from tandemrec.llm.prompts import PromptConfig
 
-Task = Literal["listwise", "yes", "rating"]
+Task = Literal["listwise", "like", "rating"]
 YES, NO = "Yes", "No"
 
 
@@ -199,7 +199,7 @@ def _instruction(task: Task, scale: tuple[float, float], config: QuestionConfig)
             f"Given the {config.noun} the user has {config.verb}, rank the candidate {config.noun} by how much the "
             'user will like them, best first. Write their titles in quotes, separated by "; ".'
         )
-    if task == "yes":
+    if task == "like":
         return (
             f"Given the {config.noun} the user has {config.verb}, will the user like the candidate {config.singular}? "
             f"Answer {YES} or {NO}."
@@ -214,4 +214,4 @@ def _instruction(task: Task, scale: tuple[float, float], config: QuestionConfig)
 def _response(task: Task, config: QuestionConfig) -> str:
     if config.template == "alpaca":
         return "\n### Response:\n"
-    return {"listwise": "ranking:", "yes": "likes:", "rating": "rating:"}[task]
+    return {"listwise": "ranking:", "like": "likes:", "rating": "rating:"}[task]

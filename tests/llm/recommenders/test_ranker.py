@@ -27,9 +27,9 @@ SETTINGS: dict[str, Any] = {
     "candidates": 4,
     "lm": {"build": "nano", "millions": 0.05},
     "prompt": {"template": "compact", "history": 2, "similar": 1},
-    "instructions": {"listwise": 0, "yes": 400, "origins": 1, "horizon": 2, "source": "random", "named": 2},
+    "instructions": {"listwise": 0, "like": 400, "origins": 1, "horizon": 2, "source": "random", "named": 2},
     "finetune": TUNED,
-    "style": "yes",
+    "style": "like",
 }
 
 
@@ -58,7 +58,7 @@ def fitted(split: Split, folder: Path, tmp_path: Path, settings: RankerConfig, s
 
 @pytest.fixture(scope="module")
 def yes(split: Split, nano_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ranker:
-    return fitted(split, nano_folder, tmp_path_factory.mktemp("yes"), config(), base(split))
+    return fitted(split, nano_folder, tmp_path_factory.mktemp("like"), config(), base(split))
 
 
 def against_random(split: Split, n: int = 4) -> np.ndarray:

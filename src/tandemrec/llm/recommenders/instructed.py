@@ -84,19 +84,24 @@ class InstructedConfig(LanguageModelUser):
         names = (self.base, self.similar, self.tuned)
         return tuple(dict.fromkeys(name for name in names if name is not None))
 
+    @property
+    def remote(self) -> bool:
+        """Whether a chat endpoint answers in place of a language model of our own."""
+        return False
+
     def check(self) -> None:
         """As for every language model; one that is taken from another system is its business."""
-        if self.tuned is None:
+        if self.tuned is None and not self.remote:
             super().check()
 
     @property
     def builds_language_model(self) -> bool:
         """Whether the language model must be built first."""
-        return self.tuned is None and super().builds_language_model
+        return self.tuned is None and not self.remote and super().builds_language_model
 
     def model_folder(self) -> Path | None:
         """The local folder of an existing language model, if this system reads one itself."""
-        return super().model_folder() if self.tuned is None else None
+        return super().model_folder() if self.tuned is None and not self.remote else None
 
     def needs_instructions(self) -> bool:
         """Whether something is learned."""
@@ -105,7 +110,7 @@ class InstructedConfig(LanguageModelUser):
     def counts(self) -> dict[Task, int]:
         """Most instructions of each task."""
         mine = self.instructions
-        tasks: dict[Task, int] = {"listwise": mine.listwise, "yes": mine.yes, "rating": mine.rating}
+        tasks: dict[Task, int] = {"listwise": mine.listwise, "like": mine.like, "rating": mine.rating}
         return {task: most for task, most in tasks.items() if most}
 
     def neighbour_vectors(self, systems: dict[str, Any]) -> Tensor | None:
@@ -190,6 +195,8 @@ class Instructed:
         vectors_UD = self.config.neighbour_vectors(self.systems)
         self.known = KnownUsers.of(split, vectors_UD)
         self.options = rating_options(self.known)
+        if self.config.remote:
+            return FitReport()
         if self._lm is None:
             self._lm = self._load(self._origin())
         if not self.config.needs_instructions():
@@ -226,7 +233,7 @@ class Instructed:
 
     def judge(
         self,
-        task: Literal["yes", "rating"],
+        task: Literal["like", "rating"],
         questions: Sequence[Question],
         asked: Sequence[Sequence[tuple[int, str | None]]],
     ) -> list[Probabilities]:
@@ -239,7 +246,7 @@ class Instructed:
         """
         lm, config = self.language_model, self.config
         texts = [[tail_text(task, self.titles[item], hint, config.prompt) for item, hint in row] for row in asked]
-        answers = [YES, NO] if task == "yes" else [number_text(value) for value in self.options]
+        answers = [YES, NO] if task == "like" else [number_text(value) for value in self.options]
         options = option_tokens(lm, answers, config.prompt)
         different = dict.fromkeys(text for several in texts for text in several)
         ids = dict(zip(different, lm.tokenize(list(different)), strict=True))
@@ -252,12 +259,12 @@ class Instructed:
         """`config.json`, catalogue, users, and the tuned model, unless it is another system's."""
         assert self.known is not None
         self.config.write(directory)
-        lm = self.language_model
-        meta = {"base": lm.origin, "titles": self.titles, "options": self.options, "budget": self.budget}
+        origin = None if self.config.remote else self.language_model.origin
+        meta = {"base": origin, "titles": self.titles, "options": self.options, "budget": self.budget}
         (directory / "catalogue.json").write_text(json.dumps(meta, ensure_ascii=False) + "\n", encoding="utf-8")
         save_file(self.known.tensors(), directory / "users.safetensors")
         if self.config.needs_instructions():
-            lm.save(directory / "model")
+            self.language_model.save(directory / "model")
 
     def load_shared(self, directory: Path) -> None:
         """Read what `save_shared` wrote."""
@@ -265,7 +272,7 @@ class Instructed:
         self.titles, self.options, self.budget = meta["titles"], meta["options"], meta["budget"]
         self.known = KnownUsers.from_tensors(load_file(directory / "users.safetensors"))
         finetune = self.config.finetune
-        if self.config.tuned is not None:
+        if self.config.tuned is not None or self.config.remote:
             return
         if finetune is None:
             self._lm = self._load(meta["base"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Self
@@ -12,9 +13,10 @@ from pydantic import Field, model_validator
 
 from tandemrec.data.examples import Examples, ItemArray
 from tandemrec.data.split import Split
+from tandemrec.llm.chat import Chat, ChatConfig
 from tandemrec.llm.generate import GenerationConfig, generate
 from tandemrec.llm.parsing import ParsedRanking, parse_ranking
-from tandemrec.llm.questions import place_text
+from tandemrec.llm.questions import Question, head_text, place_text
 from tandemrec.llm.recommenders.instructed import Instructed, InstructedConfig
 from tandemrec.recommender import NO_ITEM, FitReport, FloatArray, Recommender, Reranker
 
@@ -25,8 +27,8 @@ class RankerConfig(InstructedConfig):
     model: Literal["ranker"] = "ranker"
     """Which model this is."""
 
-    style: Literal["listwise", "yes", "rating"] = "listwise"
-    """`listwise`: the model writes the candidates in order; `yes`: the probability that the user will like each;
+    style: Literal["listwise", "like", "rating"] = "listwise"
+    """`listwise`: the model writes the candidates in order; `like`: the probability that the user will like each;
     `rating`: the rating it expects. These two are pointwise: all candidates of a user are computed over one prompt."""
 
     reading: Literal["expected", "likeliest"] = "expected"
@@ -40,6 +42,20 @@ class RankerConfig(InstructedConfig):
 
     checked: int = Field(100, ge=0)
     """Validation questions that are answered after tuning, for the share of unreadable answers and the cost of one."""
+
+    chat: ChatConfig | None = None
+    """A chat endpoint that writes the rankings in place of `lm`; null: none."""
+
+    @property
+    def remote(self) -> bool:
+        """Whether a chat endpoint answers."""
+        return self.chat is not None
+
+    @model_validator(mode="after")
+    def _chats_write_lists(self) -> Self:
+        if self.remote and (self.style != "listwise" or self.finetune is not None or self.tuned is not None):
+            raise ValueError("chat goes with style: listwise and finetune: null, and without tuned")
+        return self
 
     @model_validator(mode="after")
     def _asked_as_tuned(self) -> Self:
@@ -65,6 +81,7 @@ class Ranker(Instructed, Reranker):
         instructions: Path | None = None,
     ) -> None:
         super().__init__(config, *systems, language_model=language_model, instructions=instructions)
+        self.chat = None if config.chat is None else Chat(config.chat)
         self.base, self.depth, self.candidates = self.partner, config.candidates, config.candidates
 
     def fit(self, split: Split, *, seed: int = 0, workspace: Path | None = None) -> FitReport:
@@ -97,7 +114,7 @@ class Ranker(Instructed, Reranker):
         found = np.full(items.shape, np.nan, np.float32)
         there = items != NO_ITEM
         for row, probabilities in enumerate(self.judge(style, questions, asked)):
-            if style == "yes":
+            if style == "like":
                 value = probabilities[:, 0]
             elif self.config.reading == "expected":
                 value = probabilities @ np.array(self.options)
@@ -117,8 +134,7 @@ class Ranker(Instructed, Reranker):
             shown = [listed[place] for place in order]
             questions.append(replace(question, candidates=shown, prediction=listed))
             shown_order.append(shown)
-        prompts = self.heads(questions, self.budget)
-        texts = generate(self.language_model, prompts, self.config.generation, self.budget)
+        texts = self._written(questions)
         found = np.full(items.shape, np.nan, np.float32)
         parsed = []
         for row, (text, shown) in enumerate(zip(texts, shown_order, strict=True)):
@@ -127,6 +143,13 @@ class Ranker(Instructed, Reranker):
             place = {shown[number]: rank for rank, number in enumerate(answer.order, 1)}
             found[row] = [-place[item] if item in place else np.nan for item in items[row].tolist()]
         return found, parsed
+
+    def _written(self, questions: Sequence[Question]) -> list[str]:
+        """The answers to listwise questions."""
+        if self.chat is not None:
+            return self.chat.ask([head_text(one, self.titles, (0, 0), self.config.prompt) for one in questions])
+        prompts = self.heads(questions, self.budget)
+        return generate(self.language_model, prompts, self.config.generation, self.budget)
 
     def _check(self, examples: Examples) -> dict[str, float]:
         """How readable answers are, and what one costs."""
@@ -142,6 +165,8 @@ class Ranker(Instructed, Reranker):
                 "inventions_per_answer": float(np.mean([answer.inventions for answer in parsed])),
                 "duplicates_per_answer": float(np.mean([answer.duplicates for answer in parsed])),
             }
+            if self.chat is not None:
+                facts |= {"cost": self.chat.cost, "attempts": float(self.chat.attempts)}
         else:
             self._pointwise(examples, items)
         return facts | {"seconds_per_user": (time.monotonic() - started) / len(examples)}
