@@ -68,6 +68,12 @@ RATING: dict[str, Any] = {
         "Biased MF": {"model": "biased-mf", "dim": 4},
         "Rater": INSTRUCTED
         | {"model": "rater", "base": "Biased MF", "instructions": {"rating": 40, "origins": 1, "valid": 16}},
+        "FM+DA": {
+            "model": "augmented-ratings",
+            "by": "Rater",
+            "backbone": {"model": "fm", "dim": 2, "features": {"items": ["maker"]}, "training": {"epochs": 1}},
+            "data": {"columns": {"maker": {"examples": {"Alien": "Ridley Scott"}}}, "max_new_tokens": 4},
+        },
         "Llama4Rec": {"model": "aggregate-ratings", "base": "Biased MF", "llm": "Rater"},
     },
 }
@@ -111,7 +117,7 @@ def test_hints_come_from_a_model_that_has_not_seen_the_answers(tmp_path: Path) -
 def test_a_rating_run(tmp_path: Path) -> None:
     finished = run(load_recipe(RATING), tmp_path / "run", store=tmp_path / "store")
     rows = {row["system"]: row["metrics"]["rmse"]["mean"] for row in finished.results["leaderboard"]}
-    assert set(rows) == {"Biased MF", "Rater", "Llama4Rec"}
+    assert set(rows) == {"Biased MF", "Rater", "FM+DA", "Llama4Rec"}
     assert np.isfinite(list(rows.values())).all()
     weights = json.loads((finished.artifact("fit:Llama4Rec").path / "choice.json").read_text())["weighting"]
     assert weights["method"] == "adaptive"

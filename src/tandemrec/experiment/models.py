@@ -14,6 +14,7 @@ from tandemrec.aggregation.injection import Injection, InjectionConfig
 from tandemrec.aggregation.rankings import RankingAggregate, RankingAggregateConfig
 from tandemrec.aggregation.ratings import RatingAggregate, RatingAggregateConfig
 from tandemrec.augmentation.augmented import Augmented, AugmentedConfig
+from tandemrec.augmentation.augmented_ratings import AugmentedRatings, AugmentedRatingsConfig
 from tandemrec.conventional.direct.als import ALS, ALSConfig
 from tandemrec.conventional.direct.ease import EASE, EASEConfig
 from tandemrec.conventional.direct.itemknn import ItemKNN, ItemKNNConfig
@@ -59,6 +60,7 @@ ModelConfig = Annotated[
     | InjectionConfig
     | BestConfig
     | AugmentedConfig
+    | AugmentedRatingsConfig
     | RankerConfig
     | RaterConfig
     | RankingAggregateConfig
@@ -99,7 +101,7 @@ OVERLAYS: dict[type[Config], tuple[Callable[..., System], Callable[..., System],
 }
 """The same for systems over trained systems: those that `partners` names are further arguments."""
 
-RATING_SYSTEMS: tuple[type[Config], ...] = (*RATING, RaterConfig, RatingAggregateConfig)
+RATING_SYSTEMS: tuple[type[Config], ...] = (*RATING, AugmentedRatingsConfig, RaterConfig, RatingAggregateConfig)
 """Configs of rating predictors."""
 
 WRITERS: dict[type[Config], type[TitleWriter]] = {BIGRecConfig: BIGRec, LLaRAConfig: LLaRA}
@@ -141,6 +143,8 @@ def make_recommender(config: Config, materials: Materials) -> System:
         return OVERLAYS[type(config)][0](config, *map(materials.partners, config.partners()))
     if isinstance(config, AugmentedConfig):
         return Augmented(config, materials.augmentation)
+    if isinstance(config, AugmentedRatingsConfig):
+        return AugmentedRatings(config, materials.augmentation)
     if isinstance(config, InstructedConfig):
         systems: Any = map(materials.partners, config.partners())
         given = {"language_model": materials.language_model, "instructions": materials.instructions}
@@ -159,6 +163,8 @@ def load_recommender(config: Config, directory: Path, partners: Callable[[str], 
         return OVERLAYS[type(config)][1](directory, *map(partners, config.partners()))
     if isinstance(config, AugmentedConfig):
         return Augmented.load(directory)
+    if isinstance(config, AugmentedRatingsConfig):
+        return AugmentedRatings.load(directory)
     if isinstance(config, InstructedConfig):
         systems: Any = map(partners, config.partners())
         return INSTRUCTED[type(config)].load(directory, *systems)
@@ -179,6 +185,6 @@ def code_rooms(config: Config) -> tuple[str, ...]:
         return (OVERLAYS[type(config)][2], *shared)
     if isinstance(config, WriterConfig | InstructedConfig):
         return ("llm", *shared)
-    if isinstance(config, AugmentedConfig):
+    if isinstance(config, AugmentedConfig | AugmentedRatingsConfig):
         return ("augmentation", *code_rooms(config.backbone))
     return ((CONVENTIONAL | RATING)[type(config)][2], "conventional/negatives.py", *shared)

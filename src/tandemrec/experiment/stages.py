@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from tandemrec.augmentation.augmented import ADDED, AugmentedConfig
+from tandemrec.augmentation.augmented_ratings import AugmentedRatingsConfig, ask_for_attributes
 from tandemrec.augmentation.preferences import augment, targets_among
 from tandemrec.data.dataset import Dataset
 from tandemrec.data.examples import Examples
@@ -253,6 +254,8 @@ class Stages:
 
     def _augmented(self, config: Config, split: Split, cut: Artifact) -> Artifact | None:
         """What a language model adds to the training data; the same for all backbones that ask for the same."""
+        if isinstance(config, AugmentedRatingsConfig):
+            return self._attributes(config, split, cut)
         if not isinstance(config, AugmentedConfig):
             return None
         seed = derive_seed(self.recipe.seed, f"augment:{config.data.method}")
@@ -272,6 +275,24 @@ class Stages:
             "code": code_version("augmentation", "aggregation/utilities.py", "llm", "recommender.py"),
         }
         return self._get(f"augment:{config.by}", depends, make)
+
+    def _attributes(self, config: AugmentedRatingsConfig, split: Split, cut: Artifact) -> Artifact:
+        """Attributes of the items that a language model knows."""
+
+        def make(draft: Path, work: Path) -> dict[str, Any]:
+            judge = None if config.by is None else self.load(config.by)
+            frame = ask_for_attributes(split, config, judge, work)
+            frame.write_parquet(draft / ADDED)
+            return {"known_share": {name: 1 - frame[name].null_count() / frame.height for name in config.data.columns}}
+
+        depends = {
+            "split": cut.content,
+            "judge": self._partners(config),
+            "chat": None if config.chat is None else _dump(config.chat),
+            "config": _dump(config.data),
+            "code": code_version("augmentation", "llm"),
+        }
+        return self._get("augment:attributes", depends, make)
 
     def _origin(self, name: str, number: int, config: InstructedConfig, split: Split, cut: Artifact) -> Artifact:
         """A conventional model trained on an earlier part of every history."""
