@@ -102,6 +102,21 @@ def test_a_ranking_run(tmp_path: Path) -> None:
     assert {event.what for event in again} == {"found"}
 
 
+def test_whoever_asks_a_taken_model_is_judged_again_when_it_is_tuned_again(tmp_path: Path) -> None:
+    taker = RANKER | {"tuned": "Ranker", "prompt": RANKER["prompt"] | {"history": 2}}
+    fusion = TOPK["models"]["Fusion"] | {"base": "MF", "llm": "Taker"}
+    models = {name: TOPK["models"][name] for name in ("MF", "Ranker")} | {"Taker": taker, "Fusion": fusion}
+    made = []
+    for rate in (0.001, 0.002):
+        events: list[StageEvent] = []
+        tree = json.loads(json.dumps(TOPK | {"models": models}))  # nothing is shared between the systems
+        recipe = load_recipe(tree, {"models.Ranker.finetune.training.learning_rate": rate})
+        run(recipe, tmp_path / "run", store=tmp_path / "store", listen=events.append)
+        made.append({event.stage for event in events if event.what == "made"})
+    systems = ("Ranker", "Taker", "Fusion")
+    assert made[1] == {f"{what}:{name}" for name in systems for what in ("fit", "evaluate")}
+
+
 def test_hints_come_from_a_model_that_has_not_seen_the_answers(tmp_path: Path) -> None:
     recipe = load_recipe(TOPK | {"models": {name: TOPK["models"][name] for name in ("MF", "Ranker")}})
     finished = run(recipe, tmp_path / "run", store=tmp_path / "store")

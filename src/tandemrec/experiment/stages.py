@@ -269,7 +269,7 @@ class Stages:
 
         depends = {
             "split": cut.content,
-            "judge": self._partners(config) | self._partners(self.recipe.models[config.by]),
+            "judge": self._partners(config),
             "config": _dump(config.data),
             "seed": seed,
             "code": code_version("augmentation", "aggregation/utilities.py", "llm", "recommender.py"),
@@ -316,7 +316,14 @@ class Stages:
         return self._get(f"origin:{name}", depends, make)
 
     def _partners(self, config: Config) -> dict[str, str]:
-        return {partner: self.fitted[partner].content for partner in config.partners()}
+        """Contents of the systems it builds on, and of those that they build on.
+
+        A partner that keeps nothing of its own partners does not change when they do, but its answers do.
+        """
+        contents: dict[str, str] = {}
+        for partner in config.partners():
+            contents |= self._partners(self.recipe.models[partner]) | {partner: self.fitted[partner].content}
+        return contents
 
     def _language_model(self, config: Config, split: Split, cut: Artifact) -> Artifact | None:
         if not isinstance(config, LanguageModelUser) or not config.builds_language_model:
