@@ -37,7 +37,7 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.installed  ## side-by-side speed and memory programs
-	for program in benchmarks/{ingest,finetune,grounding,decode,selection,rating,conventional}.py; do \
+	for program in benchmarks/{ingest,finetune,grounding,decode,selection,rating,conventional,ranker}.py; do \
 		$(BIN)/python $$program || exit 1; done
 
 clean:

@@ -256,6 +256,7 @@ def render_benchmarks() -> str:
         "conventional": _conventional,
         "rating": _rating,
         "selection": _selection,
+        "ranker": _ranker,
     }
     for name, section in sections.items():
         path = Path(__file__).parent / "results" / f"{name}.json"
@@ -297,6 +298,20 @@ def _decode(content: dict[str, Any]) -> list[str]:
         f"{one['agree']:.1e}. constrained: {other['no_titles']} answers are no titles, scores differ by at most "
         f"{other['agree']:.1e} from the usual way's and by at most {other['off_teacher_forcing']:.1e} from teacher "
         f"forcing. {_machine(content)}",
+    ]
+
+
+def _ranker(content: dict[str, Any]) -> list[str]:
+    row = content["pointwise"]
+    cells = [f"{row['ours']:.1f} s", f"{row['usual']:.1f} s", _ratio(row), f"{row['agree']:.1e}"]
+    return [
+        f"## pointwise: {row['candidates']} candidates of a user over one prompt",
+        f"Probabilities of five ratings for {row['candidates']} candidates of each of {row['users']} users of "
+        f"MovieLens-100K by stories3m; prompts of {row['prompt_tokens']:.0f} tokens on average, "
+        f"{row['tail_tokens']:.0f} for a candidate. The usual way runs a prompt for each candidate, a user's in one "
+        "batch. The two sides take turns. `python benchmarks/ranker.py`",
+        table_of(["ours", "usual", "ratio", "largest difference"], [cells]),
+        _machine(content),
     ]
 
 

@@ -16,7 +16,7 @@ ORDER = [
     ["evaluation"],
     ["training"],
     ["conventional", "llm"],
-    ["selection", "aggregation"],
+    ["selection", "augmentation", "aggregation"],
     ["report"],
     ["experiment"],
     ["doctor"],

@@ -189,6 +189,34 @@ class Scorer(Recommender):
         return answer
 
 
+class Reranker(Recommender):
+    """Puts the first candidates of another recommender, its base, into an order of its own.
+
+    Attributes:
+        base: whose list is put in order.
+        depth: how many of its items, K; those behind keep their order.
+    """
+
+    base: Recommender
+    depth: int
+
+    @abstractmethod
+    def utilities(self, examples: Examples, items: ItemArray) -> FloatArray:
+        """How much each of K candidates appeals, (B, K) float32: higher is better, NaN where there is no opinion.
+
+        Args:
+            examples: B questions.
+            items: (B, K) candidates in the order of the base, `NO_ITEM` where a row has fewer.
+        """
+
+    def rank(
+        self, examples: Examples, k: int, *, exclude_seen: bool = True, candidates: BoolArray | None = None
+    ) -> Ranking:
+        """The base's list with its first candidates by utility; scores are minus the places, see `reordered`."""
+        listed = self.base.rank(examples, max(k, self.depth), exclude_seen=exclude_seen, candidates=candidates)
+        return reordered(listed, self.utilities(examples, listed.items[:, : self.depth]), k)
+
+
 class TextRecommender(Scorer):
     """A scorer that answers in words first; the words are then grounded to items."""
 
@@ -231,6 +259,23 @@ class RatingPredictor(ABC):
     @abstractmethod
     def load(cls, directory: Path) -> Self:
         """Read what `save` wrote."""
+
+
+def reordered(ranking: Ranking, utility_BK: FloatArray, k: int) -> Ranking:
+    """A ranking whose first K places are sorted by utility, the best k of it; scores are −1, −2, … by place.
+
+    Equal utilities keep their order, and items without one (NaN) follow those that have one, in their order. All other
+    places stay as they are.
+    """
+    n, depth = utility_BK.shape
+    known = np.where(np.isnan(utility_BK) | (ranking.items[:, :depth] == NO_ITEM), -np.inf, utility_BK)
+    absent = np.isnan(utility_BK) + 2 * (ranking.items[:, :depth] == NO_ITEM)
+    order = np.lexsort((np.broadcast_to(np.arange(depth), (n, depth)), -known, absent), axis=1)
+    items = ranking.items.copy()
+    items[:, :depth] = np.take_along_axis(ranking.items[:, :depth], order, 1)
+    items = items[:, :k]
+    scores = np.where(items == NO_ITEM, -np.inf, -np.arange(1.0, items.shape[1] + 1)).astype(np.float32)
+    return Ranking(items, scores)
 
 
 def score_blocks(scorer: Scorer, examples: Examples) -> Iterator[tuple[Examples, torch.Tensor]]:

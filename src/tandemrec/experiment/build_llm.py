@@ -11,7 +11,7 @@ from tandemrec.experiment.recipe import Recipe
 from tandemrec.experiment.run import prepare
 from tandemrec.experiment.seeds import derive_seed
 from tandemrec.llm.nano import NanoConfig, build_nano
-from tandemrec.llm.recommenders.writer import WriterConfig
+from tandemrec.llm.recommenders.base import LanguageModelUser
 from tandemrec.recommender import FitReport
 
 
@@ -27,7 +27,7 @@ def build_llm(
     """
     if to.exists():
         raise InputError(f"{to} exists already; nothing was written")
-    configs = (config.lm for config in recipe.models.values() if isinstance(config, WriterConfig))
+    configs = (config.lm for config in recipe.models.values() if isinstance(config, LanguageModelUser))
     config = next((lm for lm in configs if isinstance(lm, NanoConfig)), NanoConfig())
     tree = config.model_dump() | {"text_files": (*config.text_files, *texts)}
     if millions is not None:

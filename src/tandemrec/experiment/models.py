@@ -11,6 +11,10 @@ from pydantic import Field
 
 from tandemrec.aggregation.best import Best, BestConfig
 from tandemrec.aggregation.injection import Injection, InjectionConfig
+from tandemrec.aggregation.rankings import RankingAggregate, RankingAggregateConfig
+from tandemrec.aggregation.ratings import RatingAggregate, RatingAggregateConfig
+from tandemrec.augmentation.augmented import Augmented, AugmentedConfig
+from tandemrec.augmentation.augmented_ratings import AugmentedRatings, AugmentedRatingsConfig
 from tandemrec.conventional.direct.als import ALS, ALSConfig
 from tandemrec.conventional.direct.ease import EASE, EASEConfig
 from tandemrec.conventional.direct.itemknn import ItemKNN, ItemKNNConfig
@@ -28,7 +32,10 @@ from tandemrec.conventional.sequential.gru4rec import GRU4Rec, GRU4RecConfig
 from tandemrec.conventional.sequential.sasrec import SASRec, SASRecConfig
 from tandemrec.experiment.rating_models import RATING, RatingModelConfig
 from tandemrec.llm.recommenders.bigrec import BIGRec, BIGRecConfig
+from tandemrec.llm.recommenders.instructed import InstructedConfig
 from tandemrec.llm.recommenders.llara import LLaRA, LLaRAConfig
+from tandemrec.llm.recommenders.ranker import Ranker, RankerConfig
+from tandemrec.llm.recommenders.rater import Rater, RaterConfig
 from tandemrec.llm.recommenders.writer import TitleWriter, WriterConfig
 from tandemrec.recommender import Config, RatingPredictor, Recommender
 
@@ -52,6 +59,12 @@ ModelConfig = Annotated[
     | LLaRAConfig
     | InjectionConfig
     | BestConfig
+    | AugmentedConfig
+    | AugmentedRatingsConfig
+    | RankerConfig
+    | RaterConfig
+    | RankingAggregateConfig
+    | RatingAggregateConfig
     | RatingModelConfig,
     Field(discriminator="model"),
 ]
@@ -80,14 +93,22 @@ CONVENTIONAL: dict[type[Config], tuple[Maker, Callable[[Path], Recommender], str
 }
 """Config class → how its recommender is made, how it is read, and the code whose change means training it again."""
 
-OVERLAYS: dict[type[Config], tuple[Callable[..., Recommender], Callable[..., Recommender], str]] = {
+OVERLAYS: dict[type[Config], tuple[Callable[..., System], Callable[..., System], str]] = {
     InjectionConfig: (Injection, Injection.load, "aggregation"),
     BestConfig: (Best, Best.load, "aggregation"),
+    RankingAggregateConfig: (RankingAggregate, RankingAggregate.load, "aggregation"),
+    RatingAggregateConfig: (RatingAggregate, RatingAggregate.load, "aggregation"),
 }
-"""The same for recommenders over trained systems: those that `partners` names are further arguments."""
+"""The same for systems over trained systems: those that `partners` names are further arguments."""
+
+RATING_SYSTEMS: tuple[type[Config], ...] = (*RATING, AugmentedRatingsConfig, RaterConfig, RatingAggregateConfig)
+"""Configs of rating predictors."""
 
 WRITERS: dict[type[Config], type[TitleWriter]] = {BIGRecConfig: BIGRec, LLaRAConfig: LLaRA}
 """Config class → recommender, of those that write titles."""
+
+INSTRUCTED: dict[type[Config], type[Ranker] | type[Rater]] = {RankerConfig: Ranker, RaterConfig: Rater}
+"""Config class → system, of those that ask a language model about candidates."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +120,16 @@ class Materials:
         distilled: its teacher's answers to the training prompts.
         folders: of its trained partners, by name.
         partners: the same, loaded when asked for.
+        instructions: what it is tuned on.
+        augmentation: what is added to its training data.
     """
 
     language_model: Path | None
     distilled: Path | None
     folders: Mapping[str, Path]
     partners: Callable[[str], System]
+    instructions: Path | None = None
+    augmentation: Path | None = None
 
 
 def make_recommender(config: Config, materials: Materials) -> System:
@@ -113,11 +138,20 @@ def make_recommender(config: Config, materials: Materials) -> System:
     Raises:
         InputError: if a partner is of a kind that cannot serve it.
     """
+    given: dict[str, Any]
     if type(config) in OVERLAYS:
         return OVERLAYS[type(config)][0](config, *map(materials.partners, config.partners()))
+    if isinstance(config, AugmentedConfig):
+        return Augmented(config, materials.augmentation)
+    if isinstance(config, AugmentedRatingsConfig):
+        return AugmentedRatings(config, materials.augmentation)
+    if isinstance(config, InstructedConfig):
+        systems: Any = map(materials.partners, config.partners())
+        given = {"language_model": materials.language_model, "instructions": materials.instructions}
+        return INSTRUCTED[type(config)](config, *systems, **given)  # type: ignore[arg-type]
     if not isinstance(config, WriterConfig):
         return (CONVENTIONAL | RATING)[type(config)][0](config)
-    given: dict[str, Any] = {"teacher": materials.folders.get(config.teacher or ""), "distilled": materials.distilled}
+    given = {"teacher": materials.folders.get(config.teacher or ""), "distilled": materials.distilled}
     if isinstance(config, LLaRAConfig):
         given["item_vectors"] = getattr(materials.partners(config.vectors), "item_vectors", None)
     return WRITERS[type(config)](config, materials.language_model, **given)
@@ -127,9 +161,21 @@ def load_recommender(config: Config, directory: Path, partners: Callable[[str], 
     """A finished model from its artifact; `partners` loads others by name, for models that work on top of others."""
     if type(config) in OVERLAYS:
         return OVERLAYS[type(config)][1](directory, *map(partners, config.partners()))
+    if isinstance(config, AugmentedConfig):
+        return Augmented.load(directory)
+    if isinstance(config, AugmentedRatingsConfig):
+        return AugmentedRatings.load(directory)
+    if isinstance(config, InstructedConfig):
+        systems: Any = map(partners, config.partners())
+        return INSTRUCTED[type(config)].load(directory, *systems)
     if isinstance(config, WriterConfig):
         return WRITERS[type(config)].load(directory)
     return (CONVENTIONAL | RATING)[type(config)][1](directory)
+
+
+def predicts_ratings(config: Config) -> bool:
+    """Whether a config's system is a rating predictor rather than a recommender."""
+    return type(config) in RATING_SYSTEMS
 
 
 def code_rooms(config: Config) -> tuple[str, ...]:
@@ -137,6 +183,8 @@ def code_rooms(config: Config) -> tuple[str, ...]:
     shared = ("training", "recommender.py")
     if type(config) in OVERLAYS:
         return (OVERLAYS[type(config)][2], *shared)
-    if isinstance(config, WriterConfig):
+    if isinstance(config, WriterConfig | InstructedConfig):
         return ("llm", *shared)
+    if isinstance(config, AugmentedConfig | AugmentedRatingsConfig):
+        return ("augmentation", *code_rooms(config.backbone))
     return ((CONVENTIONAL | RATING)[type(config)][2], "conventional/negatives.py", *shared)

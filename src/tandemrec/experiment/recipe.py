@@ -18,10 +18,11 @@ from tandemrec.errors import InputError
 from tandemrec.evaluation.evaluate import EvaluationConfig
 from tandemrec.evaluation.ratings import RatingEvaluationConfig
 from tandemrec.experiment.bundled import read_recipe
-from tandemrec.experiment.models import ModelConfig
-from tandemrec.experiment.rating_models import RATING
+from tandemrec.experiment.models import RATING_SYSTEMS, ModelConfig, predicts_ratings
 from tandemrec.experiment.search_space import TuningConfig
 from tandemrec.experiment.seeds import derive_seed
+from tandemrec.llm.recommenders.base import LanguageModelUser
+from tandemrec.llm.recommenders.instructed import InstructedConfig
 from tandemrec.llm.recommenders.writer import WriterConfig
 from tandemrec.recommender import Config
 from tandemrec.selection.config import SelectionConfig
@@ -126,6 +127,20 @@ class Recipe(Config):
             raise ValueError(f"tune.model '{self.tune.model}' is no model of the recipe; {hint}")
         return self
 
+    @model_validator(mode="after")
+    def _hints_can_be_made(self) -> Self:
+        for name, config in self.models.items():
+            if not isinstance(config, InstructedConfig) or not config.needs_instructions():
+                continue
+            for partner in (config.base, config.similar or config.base):
+                other = self.models[partner]
+                if other.partners() or isinstance(other, LanguageModelUser):
+                    raise ValueError(
+                        f"the model '{name}' is tuned with hints of '{partner}' trained on earlier parts of the data, "
+                        f"but '{partner}' builds on other systems or a language model; name a conventional model"
+                    )
+        return self
+
     def fit_seed(self, name: str) -> int:
         """The seed a system is trained with."""
         return self._training_seed(f"fit:{name}")
@@ -175,7 +190,7 @@ class Recipe(Config):
     @model_validator(mode="after")
     def _one_task(self) -> Self:
         for name, config in self.models.items():
-            task = "rating" if type(config) in RATING else "ranking"
+            task = "rating" if predicts_ratings(config) else "ranking"
             if task != self.evaluation.task:
                 raise ValueError(
                     f"the model '{name}' is for {task}, but the evaluation is of {self.evaluation.task}: "
@@ -216,7 +231,7 @@ def _with_task(tree: dict[str, Any]) -> dict[str, Any]:
     models, evaluation = tree.get("models"), tree.get("evaluation", {})
     if not isinstance(models, dict) or not isinstance(evaluation, dict) or "task" in evaluation:
         return tree
-    names = {config.model_fields["model"].default for config in RATING}
+    names = {config.model_fields["model"].default for config in RATING_SYSTEMS}
     first = next(iter(models.values()), None)
     rates = isinstance(first, dict) and first.get("model") in names
     return tree | {"evaluation": {"task": "rating" if rates else "ranking"} | evaluation}

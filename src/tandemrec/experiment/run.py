@@ -297,6 +297,7 @@ def _card(
         artifacts |= {fitted.name: fitted, evaluated.name: evaluated}
     artifacts |= {f"distil:{student}": answers for student, answers in stages.answers.items()}
     artifacts |= {f"choice:{student}": choice.artifact for student, choice in chosen.items()}
+    artifacts |= {f"instructions:{name}": instructions for name, instructions in stages.instructions.items()}
     return {
         "packages": package_versions(),
         "hardware": hardware(),

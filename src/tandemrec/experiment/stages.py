@@ -12,9 +12,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tandemrec.augmentation.augmented import ADDED, AugmentedConfig
+from tandemrec.augmentation.augmented_ratings import AugmentedRatingsConfig, ask_for_attributes
+from tandemrec.augmentation.preferences import augment, targets_among
 from tandemrec.data.dataset import Dataset
 from tandemrec.data.examples import Examples, IntArray
 from tandemrec.data.filter import clean
+from tandemrec.data.origins import earlier
 from tandemrec.data.sources import load_dataset
 from tandemrec.data.split import Split, make_split
 from tandemrec.errors import InputError
@@ -26,6 +30,9 @@ from tandemrec.experiment.recipe import Recipe
 from tandemrec.experiment.seeds import derive_seed
 from tandemrec.experiment.store import Artifact, Store, hash_files
 from tandemrec.llm.distil import distil, distil_summary
+from tandemrec.llm.instructions import Origin, write_instructions
+from tandemrec.llm.recommenders.base import LanguageModelUser
+from tandemrec.llm.recommenders.instructed import InstructedConfig
 from tandemrec.llm.recommenders.lessons import SOFTConfig
 from tandemrec.llm.recommenders.writer import TitleWriter, WriterConfig
 from tandemrec.recommender import Config, FitReport, RatingPredictor, Recommender, TextRecommender
@@ -36,6 +43,9 @@ ANSWERS = "answers.parquet"
 
 CHOSEN = "chosen.parquet"
 """Numbers of the training examples that a selector chose."""
+
+INSTRUCTIONS = "instructions.parquet"
+"""What a ranker or rater is tuned on."""
 
 SHOWN_OUTPUTS = 10
 """Generated titles that go into the report; all of them are in the artifact."""
@@ -81,6 +91,7 @@ class Stages:
     Attributes:
         made: the artifacts in the order they were first asked for.
         fitted: the trained systems by name.
+        instructions: what rankers and raters were tuned on, by their names.
         answers: what their teachers answered to the training prompts, by the name of the student.
     """
 
@@ -91,6 +102,7 @@ class Stages:
         self.made: list[Artifact] = []
         self.fitted: dict[str, Artifact] = {}
         self.answers: dict[str, Artifact] = {}
+        self.instructions: dict[str, Artifact] = {}
 
     def data(self, given: Dataset | None = None) -> tuple[Dataset, Artifact]:
         """Read and clean; `given` replaces the recipe's source."""
@@ -137,12 +149,21 @@ class Stages:
         base = self.language_model(config, split, cut)
         lesson = split if choice is None else choice.lesson(split)
         answers = self._distilled(config, lesson, cut, choice)
+        instructions = self._instructions(config, split, cut)
+        augmentation = self._augmented(config, split, cut)
         seed = self.recipe.fit_seed(name)
+        if instructions is not None:
+            self.instructions[name] = instructions
         if answers is not None:
             self.answers[name] = answers
 
         def make(draft: Path, work: Path) -> dict[str, Any]:
-            model = make_recommender(config, self.materials(config, base, answers))
+            materials = replace(
+                self.materials(config, base, answers),
+                instructions=instructions.path / INSTRUCTIONS if instructions else None,
+                augmentation=augmentation.path / ADDED if augmentation else None,
+            )
+            model = make_recommender(config, materials)
             report = model.fit(lesson, seed=seed, workspace=work)
             model.save(draft)
             if (work / METRICS).exists():
@@ -156,6 +177,8 @@ class Stages:
             "partners": self.partners(config),
             "distilled": answers.content if answers else None,
             "choice": choice.content if choice else None,
+            **({"instructions": instructions.content} if instructions else {}),
+            **({"augmentation": augmentation.content} if augmentation else {}),
             "seed": seed,
             "code": code_version(*code_rooms(config)),
         }
@@ -236,13 +259,121 @@ class Stages:
         }
         return self.get(f"distil:{teacher}", depends, make)
 
+    def _instructions(self, config: Config, split: Split, cut: Artifact) -> Artifact | None:
+        """What a ranker or rater is tuned on, with hints of models that have not seen the answers."""
+        if not isinstance(config, InstructedConfig) or not config.needs_instructions():
+            return None
+        settings, similar = config.instructions, config.similar or config.base
+        origins = [
+            {name: self._origin(name, number, config, split, cut) for name in dict.fromkeys((config.base, similar))}
+            for number in range(settings.origins)
+        ]
+        # The artifact has all hints: systems that differ in those they show are tuned on the same instructions.
+        prompt = config.prompt.model_copy(update={"similar_user": True, "prediction": True})
+        seed, candidates = derive_seed(self.recipe.seed, "instructions"), getattr(config, "candidates", 0)
+
+        def make(draft: Path, work: Path) -> dict[str, Any]:
+            asked = []
+            for number, artifacts in enumerate(origins):
+                known = earlier(split, number, settings.origins, settings.horizon)
+                systems = {n: load_recommender(self.recipe.models[n], a.path, self.load) for n, a in artifacts.items()}
+                vectors = config.neighbour_vectors(systems)
+                if vectors is None:
+                    vectors = getattr(systems[similar], "user_vectors", None)
+                asked.append(Origin(known, known.test, systems[config.base], vectors))
+            frame = write_instructions(asked, config.counts(), settings, prompt, candidates, seed)
+            frame.write_parquet(draft / INSTRUCTIONS)
+            return dict(frame.group_by("task").len().sort("task").iter_rows())
+
+        depends = {
+            "split": cut.content,
+            "config": plain(settings),
+            "prompt": plain(prompt),
+            "candidates": candidates,
+            "origins": [{name: artifact.content for name, artifact in some.items()} for some in origins],
+            "base": config.base,
+            "similar": similar,
+            "seed": seed,
+            "code": code_version("llm/instructions.py", "llm/questions.py", "llm/neighbours.py", "data/origins.py"),
+        }
+        return self.get(f"instructions:{config.base}", depends, make)
+
+    def _augmented(self, config: Config, split: Split, cut: Artifact) -> Artifact | None:
+        """What a language model adds to the training data; the same for all backbones that ask for the same."""
+        if isinstance(config, AugmentedRatingsConfig):
+            return self._attributes(config, split, cut)
+        if not isinstance(config, AugmentedConfig):
+            return None
+        seed = derive_seed(self.recipe.seed, f"augment:{config.data.method}")
+
+        def make(draft: Path, work: Path) -> dict[str, Any]:
+            frame = augment(split, config.data, self.load_ranker(config.by), config.by, seed)
+            frame.write_parquet(draft / ADDED)
+            asked = round(config.data.share * int((split.user_counts > 0).sum())) * config.data.per_user
+            held = targets_among(frame, split.test, split.n_items)
+            return {"by": config.by, "asked": asked, "added": frame.height, "offered_test_items": held}
+
+        depends = {
+            "split": cut.content,
+            "judge": self.partners(config),
+            "config": plain(config.data),
+            "seed": seed,
+            "code": code_version("augmentation", "aggregation/utilities.py", "llm", "recommender.py"),
+        }
+        return self.get(f"augment:{config.by}", depends, make)
+
+    def _attributes(self, config: AugmentedRatingsConfig, split: Split, cut: Artifact) -> Artifact:
+        """Attributes of the items that a language model knows."""
+
+        def make(draft: Path, work: Path) -> dict[str, Any]:
+            judge = None if config.by is None else self.load(config.by)
+            frame = ask_for_attributes(split, config, judge, work)
+            frame.write_parquet(draft / ADDED)
+            return {"known_share": {name: 1 - frame[name].null_count() / frame.height for name in config.data.columns}}
+
+        depends = {
+            "split": cut.content,
+            "judge": self.partners(config),
+            "chat": None if config.chat is None else plain(config.chat),
+            "config": plain(config.data),
+            "code": code_version("augmentation", "llm"),
+        }
+        return self.get("augment:attributes", depends, make)
+
+    def _origin(self, name: str, number: int, config: InstructedConfig, split: Split, cut: Artifact) -> Artifact:
+        """A conventional model trained on an earlier part of every history."""
+        settings, model = config.instructions, self.recipe.models[name]
+        seed = derive_seed(self.recipe.seed, f"origin:{name}:{number}")
+
+        def make(draft: Path, work: Path) -> dict[str, Any]:
+            system = make_recommender(model, Materials(None, None, {}, self.load))
+            known = earlier(split, number, settings.origins, settings.horizon)
+            report = system.fit(known, seed=seed, workspace=work)
+            system.save(draft)
+            return report.model_dump(mode="json")
+
+        depends = {
+            "split": cut.content,
+            "config": plain(model),
+            "place": [number, settings.origins, settings.horizon],
+            "seed": seed,
+            "code": code_version(*code_rooms(model), "data/origins.py"),
+        }
+        return self.get(f"origin:{name}", depends, make)
+
     def partners(self, config: Config) -> dict[str, str]:
-        """What the systems that a model builds on are, for its key."""
-        return {partner: self.fitted[partner].content for partner in config.partners()}
+        """Contents of the systems a model builds on, and of those that they build on, for its key.
+
+        A partner that keeps nothing of its own partners does not change when they do, but its answers do.
+        """
+        contents: dict[str, str] = {}
+        for partner in config.partners():
+            contents |= self.partners(self.recipe.models[partner]) | {partner: self.fitted[partner].content}
+        return contents
 
     def language_model(self, config: Config, split: Split, cut: Artifact) -> Artifact | None:
-        """The language model that is built for a system that writes titles; None where it exists or there is none."""
-        if not isinstance(config, WriterConfig) or not config.builds_language_model:
+        """The language model that is built for a system that uses one; None where it exists or there is none."""
+        if not isinstance(config, LanguageModelUser) or not config.builds_language_model:
             return None
         seed = derive_seed(self.recipe.seed, "language-model")
 
@@ -286,7 +417,7 @@ def plain(config: Config) -> dict[str, Any]:
 
 def folder_identity(config: Config) -> Any:
     """Content of the local model folder a config names: a changed checkpoint is another model."""
-    if not isinstance(config, WriterConfig):
+    if not isinstance(config, LanguageModelUser):
         return None
     folder = config.model_folder()
     return None if folder is None else hash_files([path for path in folder.iterdir() if path.is_file()])

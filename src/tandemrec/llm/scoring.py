@@ -46,6 +46,17 @@ class CompletionScorer(nn.Module):
             return torch.cat([_log_probs(head, hidden, label) for hidden, label in chunks])
         return torch.cat([checkpoint(_log_probs, head, *chunk, use_reentrant=False) for chunk in chunks])
 
+    def last_logits(self, packed: Packed) -> Tensor:
+        """Logits (B, C, V) float32 from which the last label token of every completion is predicted."""
+        inputs, shape = self._inputs(packed), packed.counts_BC.shape
+        source = packed.source_N[packed.counts_BC.flatten().cumsum(0).to(packed.source_N.device) - 1]
+        if not self.head_gives_logits:
+            logits: Tensor = whole(self.model)(**inputs).logits.flatten(0, 1)[source]
+        else:
+            backbone, head = backbone_and_head(self.model)
+            logits = head(backbone(**inputs).last_hidden_state.flatten(0, 1)[source])
+        return logits.float().view(*shape, -1)
+
     @torch.no_grad()
     def _reads_packed_rows(self) -> bool:
         """Whether positions and mask alone decide what a token sees, found out by an example.

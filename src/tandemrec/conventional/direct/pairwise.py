@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tandemrec.conventional.direct.interactions import Pairs
 from tandemrec.conventional.negatives import NegativeSampler
 from tandemrec.conventional.storage import load_model, save_model
-from tandemrec.data.examples import Examples
+from tandemrec.data.examples import Examples, IntArray
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
 from tandemrec.evaluation.evaluate import validation_figures
@@ -68,6 +68,21 @@ class PairBatch:
 
     def __len__(self) -> int:
         return len(self.user)
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """Triples beside those of the interactions: a user would rather have one item than another; (N,) int64 each."""
+
+    users: IntArray
+    preferred: IntArray
+    rejected: IntArray
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+
+NO_PREFERENCES = Preferences(*(np.empty(0, np.int64) for _ in range(3)))
 
 
 def bpr_loss(user_BD: Tensor, positive_BD: Tensor, negative_BD: Tensor) -> Tensor:
@@ -148,6 +163,8 @@ class PairwiseModel(Scorer):
 
     config_class: ClassVar[type[PairwiseConfig]]
     module_class: ClassVar[type[PairwiseModule]]
+    preferences: Preferences = NO_PREFERENCES
+    """Learned from beside the interactions, each as often and with the same weight; edges of no graph."""
 
     def __init__(self, config: Any = None, device: torch.device | str | None = None) -> None:
         self.config = config or self.config_class()
@@ -242,6 +259,8 @@ class PairwiseTask(Task[PairBatch]):
     def __init__(self, model: PairwiseModel, module: PairwiseModule, split: Split, pairs: Pairs, seed: int) -> None:
         self.model, self.module, self.split, self.pairs, self.seed = model, module, split, pairs, seed
         self.sampler = NegativeSampler(split.sequences, split.n_items)
+        self.users = np.concatenate([pairs.users, model.preferences.users])
+        self.positives = np.concatenate([pairs.items, model.preferences.preferred])
 
     def steps(self, epoch: int) -> Sequence[Sequence[PairBatch]]:
         """Every pair once."""
@@ -268,7 +287,7 @@ class _Epoch(Sequence[Sequence[PairBatch]]):
     def __init__(self, task: PairwiseTask, epoch: int) -> None:
         self.task, self.epoch, self.size = task, epoch, task.model.config.batch_size
         rng = np.random.default_rng([task.seed, epoch])
-        self.order = rng.permutation(len(task.pairs))
+        self.order = rng.permutation(len(task.users))
         self.views = task.module.views(rng)
 
     def __len__(self) -> int:
@@ -283,13 +302,16 @@ class _Epoch(Sequence[Sequence[PairBatch]]):
             return [self[place] for place in range(len(self))[index]]
         if index >= len(self):
             raise IndexError(index)
-        task, pairs = self.task, self.task.pairs
+        task, n_users, given = self.task, self.task.pairs.n_users, self.task.model.preferences
         rng = np.random.default_rng([task.seed, self.epoch, index])
         chosen = self.order[index * self.size : (index + 1) * self.size]
-        users, count = pairs.users[chosen], task.module.n_negatives
-        drawn = task.sampler.draw(np.repeat(users, count), rng).reshape(-1, count) + np.int64(pairs.n_users)
+        users, count = task.users[chosen], task.module.n_negatives
+        drawn = task.sampler.draw(np.repeat(users, count), rng).reshape(-1, count).astype(np.int64)
+        if len(given):
+            beyond = np.flatnonzero(chosen >= len(task.pairs))
+            drawn[beyond] = given.rejected[chosen[beyond] - len(task.pairs), None]
         user, positive, negative = (
             torch.from_numpy(array).to(task.model.device)
-            for array in (users, pairs.items[chosen] + pairs.n_users, drawn)
+            for array in (users, task.positives[chosen] + n_users, drawn + n_users)
         )
         return [PairBatch(user, positive, negative, self.views)]

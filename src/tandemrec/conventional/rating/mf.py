@@ -106,6 +106,11 @@ class BiasedMF(RatingPredictor):
         solved: Tensor = torch.linalg.solve(systems, right)
         return solved
 
+    @property
+    def user_vectors(self) -> Tensor:
+        """Factors (U, D) of the users; zero for one without training ratings."""
+        return self.user[:-1, :-1]
+
     def predict(self, pairs: Pairs) -> FloatArray:
         """Predicted ratings (B,)."""
         p, q = self.user[pairs.user.astype(np.int64)], self.item[pairs.item.astype(np.int64)]

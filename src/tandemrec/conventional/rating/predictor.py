@@ -133,6 +133,13 @@ class InteractionPredictor(RatingPredictor):
         self.module.eval()
         return report
 
+    @property
+    def user_vectors(self) -> Tensor:
+        """The vectors (U, D) of the users' ids."""
+        if self.module is None or self.table is None:
+            raise RuntimeError(f"{type(self).__name__} must be fitted or loaded first")
+        return self.module.rows.detach()[self.table.user_single[:-1, 0], :-1]
+
     @torch.no_grad()
     def predict(self, pairs: Pairs) -> FloatArray:
         """Predicted ratings (B,)."""

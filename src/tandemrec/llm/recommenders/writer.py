@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import polars as pl
@@ -14,7 +14,6 @@ from pydantic import Field, model_validator
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tandemrec.data.dataset import Dataset
 from tandemrec.data.examples import Examples, ItemArray
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
@@ -23,8 +22,7 @@ from tandemrec.llm.card import model_card
 from tandemrec.llm.finetune import FineTuneConfig, FineTuning, fine_tune, go_on, prepare
 from tandemrec.llm.generate import GenerationConfig, SamplingConfig, generate, sample
 from tandemrec.llm.grounding import Grounding, title_vectors
-from tandemrec.llm.model import LanguageModel, Precision, find_folder
-from tandemrec.llm.nano import NanoConfig, build_nano
+from tandemrec.llm.model import LanguageModel
 from tandemrec.llm.objectives import SFT, SOFT, Objective, Prompted
 from tandemrec.llm.prompts import (
     PromptConfig,
@@ -35,6 +33,7 @@ from tandemrec.llm.prompts import (
     prompt_text,
     prompt_tokens,
 )
+from tandemrec.llm.recommenders.base import LanguageModelUser, PretrainedConfig
 from tandemrec.llm.recommenders.lessons import (
     ObjectiveConfig,
     SDPOConfig,
@@ -48,31 +47,12 @@ from tandemrec.llm.trie import Trie, decode_titles
 from tandemrec.llm.vllm import Server
 from tandemrec.recommender import Config, FitReport, TextRecommender
 
-
-class PretrainedConfig(Config):
-    """A language model that exists."""
-
-    build: Literal["pretrained"] = "pretrained"
-    """Which kind of language model this is."""
-
-    path: str
-    """A Hugging Face folder (relative: below the working directory or `$TANDEMREC_MODELS`) or a hub id."""
-
-    dtype: Precision = "auto"
-    """Of the weights on an accelerator; `auto` reads a checkpoint in half precision as bfloat16. A CPU uses float32."""
-
-
 MAX_ANSWER = 128
 """Most tokens of an answer where the configuration names no number: few titles are longer, and those are cut."""
 
-LanguageModelConfig = Annotated[NanoConfig | PretrainedConfig, Field(discriminator="build")]
 
-
-class WriterConfig(Config):
+class WriterConfig(LanguageModelUser):
     """Language model, prompt, fine-tuning, generation."""
-
-    lm: LanguageModelConfig = NanoConfig()
-    """The language model: built from the catalogue's texts, or an existing one."""
 
     prompt: PromptConfig = PromptConfig()
     """How a history becomes a question."""
@@ -113,34 +93,6 @@ class WriterConfig(Config):
     def partners(self) -> tuple[str, ...]:
         """The teacher, if any."""
         return () if self.teacher is None else (self.teacher,)
-
-    def check(self) -> None:
-        """Refuse a model folder or text file that is not there."""
-        if isinstance(self.lm, PretrainedConfig):
-            find_folder(self.lm.path)
-        for path in self.text_files():
-            if not path.is_file():
-                raise InputError(f"key 'lm.text_files': there is no text file {path}")
-
-    @property
-    def builds_language_model(self) -> bool:
-        """Whether the language model must be built first."""
-        return isinstance(self.lm, NanoConfig)
-
-    def build_language_model(
-        self, dataset: Dataset, directory: Path, *, seed: int, workspace: Path | None = None
-    ) -> FitReport:
-        """Build it (see `build_nano`)."""
-        assert isinstance(self.lm, NanoConfig)
-        return build_nano(dataset, self.lm, directory, seed=seed, workspace=workspace)
-
-    def text_files(self) -> list[Path]:
-        """Files the language model is built from, beside the catalogue."""
-        return list(self.lm.text_files) if isinstance(self.lm, NanoConfig) else []
-
-    def model_folder(self) -> Path | None:
-        """The local folder of an existing language model; None for one of the hub, or one that is built."""
-        return find_folder(self.lm.path) if isinstance(self.lm, PretrainedConfig) else None
 
 
 class TitleWriter(TextRecommender):

@@ -1,0 +1,257 @@
+"""What a language model's answer says: an order of candidates, or a number."""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from itertools import pairwise
+
+NEAR = 0.85
+"""Least similarity (Ratcliff/Obershelp) of a misspelt title."""
+
+CLEAR = 0.05
+"""By how much it must be nearer than every other candidate."""
+
+CUT = 4
+"""Least letters of a title that was cut off."""
+
+ARTICLES = ("the", "a", "an", "le", "la", "les", "il", "el", "das", "der", "die")
+YEAR = re.compile(r"\s*[(\[]\s*((?:1[89]|20)\d\d)\s*[)\]]?\s*$")
+SWAPPED = re.compile(rf"^(.+?),\s+({'|'.join(ARTICLES)})\b(.*)$", re.IGNORECASE)
+NUMBERED = re.compile(r"(?:^|(?<=[\s,;]))(?:#\s*\d{1,3}[.):\-]?|\(?\d{1,3}[.):])\s+(?=\S)")
+BULLET = re.compile(
+    r"^\s*(?:[-*•–—>+]+|#+|\(?\d{1,3}[.):\]]|\(?[a-z][.)]|#\d{1,3}[.):]?|rank\s*\d{1,3}\s*[:.)-])\s*", re.I
+)
+QUOTED = re.compile(r"[\"“”«»]([^\"“”«»]{2,})[\"“”«»]")
+QUOTES = "\"'“”‘’«»`*_ \t"
+NUMBER = re.compile(r"(?<![\d.,])[-+]?\d+(?:[.,]\d+)?")
+TALK = tuple("here sure based rank answer these this note hope because please therefore thank output response".split())
+WORDED = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
+
+
+@dataclass(frozen=True)
+class ParsedRanking:
+    """The candidates an answer names.
+
+    Attributes:
+        order: their places in the list of candidates, best first, each once.
+        duplicates: names that repeat a candidate.
+        inventions: names that are no candidate.
+    """
+
+    order: tuple[int, ...]
+    duplicates: int = 0
+    inventions: int = 0
+
+    @property
+    def failed(self) -> bool:
+        """Whether the answer names no candidate at all."""
+        return not self.order
+
+
+def parse_ranking(answer: str, titles: Sequence[str]) -> ParsedRanking:
+    """Read a ranking of candidates in whatever form a model wrote it.
+
+    Understood are lists by lines, numbers, bullets, quotes, semicolons, arrows, bars, commas and JSON; another case,
+    accents, entities, moved articles ("Matrix, The"), missing or added years, comments behind a title, misspellings, a
+    title that is cut off, words around the list. Two candidates of one title are told apart by their years, or else
+    named one after the other.
+
+    Args:
+        answer: the generated text.
+        titles: of the candidates.
+    """
+    forms = _Forms(titles)
+    names = [name for name in _entries(answer) if _plain(name)]
+    found = [forms.find(name, last=place + 1 == len(names)) for place, name in enumerate(names)]
+    if sum(item is not None for item in found) <= 1:
+        searched = forms.search(answer)
+        if len(searched) > sum(item is not None for item in found):
+            return _counted([*searched], 0)
+    # Words around a list ("Here is my ranking:") and numbers name nothing and are no invention.
+    strange = sum(item is None and not _is_talk(name) for name, item in zip(names, found, strict=True))
+    return _counted([item for item in found if item is not None], strange)
+
+
+def parse_rating(answer: str, low: float, high: float) -> float | None:
+    """The number an answer gives, if it lies within [low, high]: the last one behind a colon, else the first of all.
+
+    "4/5" and "4 out of 5" are 4; a number in words counts; None where there is none in range.
+    """
+    text = re.sub(r"\s*(?:/|out of|von|of)\s*\d+(?:[.,]0)?\b", "", answer, flags=re.IGNORECASE)
+    for part in (text.rpartition(":")[2] if ":" in text else "", text):
+        for match in NUMBER.finditer(part):
+            value = float(match.group().replace(",", "."))
+            if low <= value <= high:
+                return value
+    words = re.findall(r"[a-z]+", answer.lower())
+    return next((float(WORDED[word]) for word in words if low <= WORDED.get(word, low - 1) <= high), None)
+
+
+class _Forms:
+    """Normal forms of the candidates' titles: with their year and without."""
+
+    def __init__(self, titles: Sequence[str]) -> None:
+        self.titles = titles
+        self.years = [_year(title) for title in titles]
+        self.full = [_plain(title) for title in titles]
+        self.bare = [_plain(_without_year(title)) or full for title, full in zip(titles, self.full, strict=True)]
+        self.named: set[int] = set()
+
+    def find(self, name: str, *, last: bool) -> int | None:
+        """The candidate that a name means; the last one may be cut off."""
+        year = _year(_tidy(name))
+        for text in _readings(name):
+            found = self._match(text, year, last=last)
+            if found is not None:
+                self.named.add(found)
+                return found
+        return None
+
+    def _match(self, text: str, year: str | None, *, last: bool) -> int | None:
+        full, bare = _plain(text), _plain(_without_year(text))
+        if not bare:
+            return None
+        exact = [i for i, form in enumerate(self.full) if form == full]
+        same = exact or [i for i, form in enumerate(self.bare) if bare in (form, self.full[i])]
+        if not same:
+            same = self._surrounded(bare)
+        if not same:
+            same = self._begun(bare, last=last)
+        if not same:
+            same = self._near(bare)
+        of_year = [i for i in same if year is not None and self.years[i] == year]
+        return next((i for i in of_year or same if i not in self.named), same[0] if same else None)
+
+    def _surrounded(self, bare: str) -> list[int]:
+        """The longest title that the name starts with, a comment behind it; or a long one somewhere in it."""
+        starts = [i for i, form in enumerate(self.bare) if bare.startswith(form + " ") and len(form) >= CUT]
+        inside = [i for i, form in enumerate(self.bare) if f" {form} " in f" {bare} " and len(form.split()) > 1]
+        several = starts or inside
+        longest = max((len(self.bare[i]) for i in several), default=0)
+        return [i for i in several if len(self.bare[i]) == longest]
+
+    def _begun(self, bare: str, *, last: bool) -> list[int]:
+        """The title that a name is the beginning of, if there is only one: cut off, or without its subtitle."""
+        if len(bare) < CUT:
+            return []
+        if not last:
+            several = [i for i, form in enumerate(self.bare) if form.startswith(bare + " ")]
+        else:
+            several = [i for i, form in enumerate(self.bare) if form.startswith(bare)]
+        return several if len({self.bare[i] for i in several}) == 1 else []
+
+    def _near(self, bare: str) -> list[int]:
+        """The candidate of the most similar title, if it is similar and clearly the nearest."""
+        scores = sorted(((SequenceMatcher(None, bare, form).ratio(), form) for form in set(self.bare)), reverse=True)
+        if scores and scores[0][0] >= NEAR and (len(scores) == 1 or scores[0][0] - scores[1][0] >= CLEAR):
+            return [i for i, form in enumerate(self.bare) if form == scores[0][1]]
+        return []
+
+    def search(self, answer: str) -> list[int]:
+        """Candidates whose titles occur somewhere in running text, in the order of their first occurrence."""
+        text = f" {_plain(answer)} "
+        found: list[tuple[int, int]] = []
+        for i in sorted(range(len(self.bare)), key=lambda i: -len(self.bare[i])):
+            at = text.find(f" {self.bare[i]} ")
+            if at >= 0:
+                found.append((at, i))
+                # What a longer title has taken is no occurrence of a shorter one.
+                taken = "\0" * len(self.bare[i])
+                text = text[: at + 1] + taken + text[at + 1 + len(taken) :]
+        return [i for _, i in sorted(found)]
+
+
+def _entries(answer: str) -> list[str]:
+    """The pieces of an answer that could be names."""
+    text = html.unescape(answer).replace("\\n", "\n").replace('\\"', '"')
+    text = re.sub(r"```\w*|</?s>|<\|[^|]*\|>|</?(?:li|ol|ul|p|br)\s*/?>", "\n", text)
+    text = re.sub(r"\s*(?:->|=>|→|≻|\s>\s|\s\|\s)\s*", "\n", text)
+    lines = [line for line in text.splitlines() if line.strip()]
+    pieces = [piece for line in lines for piece in _pieces(line)]
+    return [tidy for piece in pieces if (tidy := _tidy(piece))]
+
+
+def _pieces(line: str) -> Iterator[str]:
+    """Names of one line: between quotes, semicolons or numbers where it has several of them, else the line itself."""
+    quoted = QUOTED.findall(line)
+    numbers = list(NUMBERED.finditer(line))
+    if len(quoted) > 1 or (quoted and len(line.split(quoted[0], maxsplit=1)[0]) > 3 and ";" not in line):
+        yield from quoted
+        rest = QUOTED.split(line)[-1]
+        if '"' in rest:
+            yield rest.split('"', 1)[1]  # the last title was cut off inside its quotes
+    elif len(numbers) > 1:
+        bounds = [match.start() for match in numbers] + [len(line)]
+        yield line[: bounds[0]]
+        yield from (line[start:stop] for start, stop in pairwise(bounds))
+    elif ";" in line:
+        yield from line.split(";")
+    else:
+        yield line
+
+
+def _tidy(piece: str) -> str:
+    """Without bullets, numbers, brackets and quotes around it."""
+    previous = None
+    text = piece.strip()
+    while text != previous:
+        previous = text
+        text = text.strip("[]{}|,").strip(QUOTES).rstrip(",;:.")
+        if not re.fullmatch(r"\(?\d+[.):]?", text):
+            text = BULLET.sub("", text, count=1)
+        text = text.strip()
+    return text
+
+
+def _readings(name: str) -> Iterator[str]:
+    """A name, then what stands before and behind a mark that often parts a title from a comment."""
+    yield name
+    for mark in (" - ", " – ", " — ", ": ", " ("):
+        head, found, tail = name.partition(mark)
+        if found:
+            yield _tidy(head)
+            yield _tidy(name.rpartition(mark)[2] if mark == ": " else tail)
+
+
+def _is_talk(name: str) -> bool:
+    """Words around a list, or a number, rather than a name in it."""
+    text = name.lower()
+    return (
+        text.startswith((*TALK, "i ", "my ", "the user", "the rank"))
+        or len(text.split()) > 14
+        or not any(c.isalpha() for c in text)
+    )
+
+
+def _plain(text: str) -> str:
+    """Lower case, without accents, punctuation and entities, articles moved to the front."""
+    text = html.unescape(text)
+    year = YEAR.search(text)
+    head = text[: year.start()] if year else text
+    swapped = SWAPPED.match(head)
+    if swapped:
+        head = f"{swapped[2]} {swapped[1]}{swapped[3]}"
+    text = f"{head} {year[1]}" if year else head
+    folded = unicodedata.normalize("NFKD", text.replace("&", " and ").replace("'", "").replace("’", ""))
+    letters = "".join(c if c.isalnum() else " " for c in folded.casefold() if not unicodedata.combining(c))
+    words = letters.split()
+    return " ".join(words[1:] if len(words) > 1 and words[0] in ARTICLES[:3] else words)
+
+
+def _year(title: str) -> str | None:
+    found = YEAR.search(html.unescape(title))
+    return found[1] if found else None
+
+
+def _without_year(title: str) -> str:
+    return YEAR.sub("", html.unescape(title))
+
+
+def _counted(items: Sequence[int], strange: int) -> ParsedRanking:
+    order = tuple(dict.fromkeys(items))
+    return ParsedRanking(order, len(items) - len(order), strange)

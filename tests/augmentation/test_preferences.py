@@ -1,0 +1,111 @@
+"""What is asked and added, against loops, and that nothing but the training part is touched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from pydantic import TypeAdapter
+
+from tandemrec.augmentation.preferences import AugmentationConfig, augment, inserted, targets_among
+from tandemrec.data.examples import Examples, ItemArray
+from tandemrec.data.split import Split
+from tandemrec.errors import InputError
+from tandemrec.recommender import FloatArray, Reranker
+from tests.fixed import Fixed
+
+
+def config(**settings: Any) -> Any:
+    return TypeAdapter(AugmentationConfig).validate_python(settings)
+
+
+TABLE = np.random.default_rng(0).normal(size=(60, 24))
+PAIRS = config(method="pairs", per_user=3)
+INSERTIONS = config(method="insertions", offered=5, per_user=2)
+
+
+@pytest.mark.parametrize("settings", [PAIRS, INSERTIONS])
+def test_the_judges_favourite_of_unmet_items(split: Split, settings: Any) -> None:
+    frame = augment(split, settings, Fixed(TABLE), "judge", 1)
+    assert frame.height == 60 * settings.per_user
+    assert frame.equals(augment(split, settings, Fixed(TABLE), "judge", 1))
+    assert not frame.equals(augment(split, settings, Fixed(TABLE), "judge", 2))
+    for row in frame.iter_rows(named=True):
+        offered = row["offered"]
+        assert len(set(offered)) == settings.offered
+        assert not set(offered) & set(split.sequences[row["user"]].tolist())
+        assert row["chosen"] == max(offered, key=lambda item: TABLE[row["user"], item])
+        if settings is PAIRS:
+            assert {row["chosen"], row["rejected"]} == set(offered)
+        else:
+            assert 0 <= row["place"] < len(split.sequences[row["user"]])
+
+
+def test_every_unmet_item_is_equally_likely_and_targets_are_not_left_out(split: Split) -> None:
+    many = augment(split, config(method="pairs", per_user=100), Fixed(TABLE), "judge", 1)
+    counts = np.zeros((60, 24))
+    np.add.at(counts, (np.repeat(many["user"].to_numpy(), 2), many["offered"].explode().to_numpy()), 1)
+    unmet = np.ones((60, 24), bool)
+    for user, items in enumerate(split.sequences):
+        unmet[user, items] = False
+    assert (counts[~unmet] == 0).all()
+    expected = 200 / unmet.sum(1, keepdims=True)
+    assert np.abs((counts - expected)[unmet]).max() < 5 * np.sqrt(expected.max())
+    slow = sum(
+        bool({*row["offered"]} & {*split.test.target[row["user"]].tolist()}) for row in many.iter_rows(named=True)
+    )
+    assert targets_among(many, split.test, 24) == slow > 0
+
+
+def test_a_share_of_the_users(split: Split) -> None:
+    frame = augment(split, config(method="pairs", share=0.25), Fixed(TABLE), "judge", 1)
+    assert frame["user"].n_unique() == frame.height == 15
+
+
+class Silent(Reranker):
+    """Has no opinion of odd users; remembers what it was asked."""
+
+    base = Fixed(TABLE)
+    depth = 2
+    asked: list[np.ndarray]
+
+    def utilities(self, examples: Examples, items: ItemArray) -> FloatArray:
+        self.asked = [items]
+        found = np.zeros(items.shape, np.float32)
+        found[:, 1] = 1
+        found[examples.user % 2 == 1] = np.nan
+        return found
+
+    fit = save = load = None  # type: ignore[assignment]
+
+
+def test_rankers_see_the_bases_order_and_unreadable_answers_add_nothing(split: Split) -> None:
+    judge = Silent()
+    frame = augment(split, PAIRS, judge, "judge", 1)
+    assert frame.height == 90
+    assert (frame["user"] % 2 == 0).all()
+    (items,) = judge.asked
+    values = np.take_along_axis(TABLE[np.repeat(np.arange(60), 3)], items.astype(int), 1)
+    assert (np.diff(values) <= 0).all()
+    assert (frame["chosen"] == frame["offered"].list.get(1)).all()
+
+
+def test_insertion_into_histories(split: Split) -> None:
+    frame = augment(split, INSERTIONS, Fixed(TABLE), "judge", 1)
+    longer = inserted(split, frame)
+    for user, items in enumerate(split.sequences):
+        expected = items.tolist()
+        rows = frame.filter(pl.col("user") == user).sort("place", maintain_order=True)
+        for shift, (item, place) in enumerate(rows.select("chosen", "place").rows()):
+            expected.insert(place + shift, item)
+        assert longer.sequences[user].tolist() == expected
+        assert longer.sequences[user][-1] == items[-1]
+    assert longer.valid is split.valid
+    assert longer.test is split.test
+
+
+def test_too_few_items_are_refused(split: Split) -> None:
+    with pytest.raises(InputError, match="found 19, but a user leaves only 18 items unmet"):
+        augment(split, config(method="insertions", offered=19), Fixed(TABLE), "judge", 1)

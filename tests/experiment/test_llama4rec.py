@@ -1,0 +1,151 @@
+"""Whole runs of Llama4Rec's parts: hints of earlier models, a tuned ranker, another one that takes it, aggregation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tandemrec.errors import InputError
+from tandemrec.experiment.recipe import load_recipe
+from tandemrec.experiment.run import run
+from tandemrec.experiment.store import StageEvent
+
+BRIEF = {"epochs": 1, "learning_rate": 0.001, "patience": None}
+INSTRUCTED: dict[str, Any] = {
+    "lm": {"build": "nano", "millions": 0.05, "vocabulary": 400, "context": 256, "repeats": 1, "training": BRIEF},
+    "prompt": {"template": "compact", "history": 3, "similar": 2},
+    "finetune": {"tuning": "lora", "rank": 4, "batch_size": 16, "training": BRIEF | {"schedule": "cosine"}},
+}
+RANKER = INSTRUCTED | {
+    "model": "ranker",
+    "base": "MF",
+    "style": "like",
+    "candidates": 5,
+    "checked": 4,
+    "instructions": {"listwise": 0, "like": 40, "origins": 1, "source": "random", "valid": 16},
+}
+TOPK: dict[str, Any] = {
+    "name": "llama4rec",
+    "seed": 7,
+    "data": {"format": "sample"},
+    "split": {"protocol": "leave-one-out", "sample": {"train": 96, "valid": 40, "test": 40}},
+    "models": {
+        "MF": {"model": "mf", "dim": 8, "training": {"epochs": 5, "validate_every": 5}},
+        "EASE": {"model": "ease"},
+        "IFT": RANKER | {"prompt": RANKER["prompt"] | {"similar_user": False, "prediction": False}},
+        "Ranker": RANKER,
+        "Ranker of EASE": RANKER | {"base": "EASE", "similar": "MF", "tuned": "Ranker"},
+        "MF+DA": {
+            "model": "augmented",
+            "backbone": {"model": "mf", "dim": 8, "training": {"epochs": 5, "validate_every": 5}},
+            "by": "Ranker",
+            "data": {"method": "pairs", "share": 0.1},
+        },
+        "Ranker of MF+DA": RANKER | {"base": "MF+DA", "tuned": "Ranker"},
+        "Llama4Rec": {"model": "aggregate", "base": "MF+DA", "llm": ["Ranker of MF+DA", "IFT"], "candidates": 5},
+        "Fusion": {
+            "model": "aggregate",
+            "base": "EASE",
+            "llm": "Ranker of EASE",
+            "candidates": 5,
+            "fusion": "reciprocal",
+            "weights": {"method": "uniform", "max_llm_weight": [0.5]},
+        },
+    },
+    "evaluation": {"cutoffs": [3, 5, 10]},
+}
+RATING: dict[str, Any] = {
+    "name": "llama4rec-rating",
+    "seed": 7,
+    "data": {"format": "sample"},
+    "split": {"protocol": "leave-one-out", "sample": {"train": 96, "valid": 40, "test": 40}},
+    "models": {
+        "Biased MF": {"model": "biased-mf", "dim": 4},
+        "Rater": INSTRUCTED
+        | {"model": "rater", "base": "Biased MF", "instructions": {"rating": 40, "origins": 1, "valid": 16}},
+        "FM+DA": {
+            "model": "augmented-ratings",
+            "by": "Rater",
+            "backbone": {"model": "fm", "dim": 2, "features": {"items": ["maker"]}, "training": {"epochs": 1}},
+            "data": {"columns": {"maker": {"examples": {"Alien": "Ridley Scott"}}}, "max_new_tokens": 4},
+        },
+        "Llama4Rec": {"model": "aggregate-ratings", "base": "Biased MF", "llm": "Rater"},
+    },
+}
+
+
+def test_a_ranking_run(tmp_path: Path) -> None:
+    events: list[StageEvent] = []
+    finished = run(load_recipe(TOPK), tmp_path / "run", store=tmp_path / "store", listen=events.append)
+    made = [event.stage for event in events if event.what == "made"]
+    assert made.count("language-model") == 1
+    assert made.count("instructions:MF") == 1  # rankers that differ in the hints they show learn from the same ones
+    assert made.index("origin:MF") < made.index("instructions:MF") < made.index("fit:Ranker")
+    assert "origin:EASE" not in made
+    card, rows = finished.card, {row["system"]: row["metrics"] for row in finished.results["leaderboard"]}
+    assert card["models"]["Llama4Rec"]["notes"]["llm"] in {"Ranker of MF+DA", "IFT"}
+    assert made.index("fit:Ranker") < made.index("augment:Ranker") < made.index("fit:MF+DA")
+    assert card["models"]["Ranker"]["notes"]["instructions"] == {"like": 40}
+    for system, base in (("Ranker", "MF"), ("Llama4Rec", "MF+DA"), ("Fusion", "EASE"), ("Ranker of EASE", "EASE")):
+        assert rows[system]["hr@5"]["mean"] == rows[base]["hr@5"]["mean"]
+        assert rows[system]["hr@10"]["mean"] == rows[base]["hr@10"]["mean"]
+    frame = pl.read_parquet(finished.artifact("instructions:Ranker").path / "instructions.parquet")
+    assert "similar: " in frame["prompt"][0]
+    assert finished.recommend(finished.dataset().users["user_id"][0], 3, "Llama4Rec")[1].height == 3
+    again: list[StageEvent] = []
+    run(load_recipe(TOPK), tmp_path / "run", store=tmp_path / "store", listen=again.append)
+    assert {event.what for event in again} == {"found"}
+
+
+def test_whoever_asks_a_taken_model_is_judged_again_when_it_is_tuned_again(tmp_path: Path) -> None:
+    taker = RANKER | {"tuned": "Ranker", "prompt": RANKER["prompt"] | {"history": 2}}
+    fusion = TOPK["models"]["Fusion"] | {"base": "MF", "llm": "Taker"}
+    models = {name: TOPK["models"][name] for name in ("MF", "Ranker")} | {"Taker": taker, "Fusion": fusion}
+    made = []
+    for rate in (0.001, 0.002):
+        events: list[StageEvent] = []
+        tree = json.loads(json.dumps(TOPK | {"models": models}))  # nothing is shared between the systems
+        recipe = load_recipe(tree, {"models.Ranker.finetune.training.learning_rate": rate})
+        run(recipe, tmp_path / "run", store=tmp_path / "store", listen=events.append)
+        made.append({event.stage for event in events if event.what == "made"})
+    systems = ("Ranker", "Taker", "Fusion")
+    assert made[1] == {f"{what}:{name}" for name in systems for what in ("fit", "evaluate")}
+
+
+def test_hints_come_from_a_model_that_has_not_seen_the_answers(tmp_path: Path) -> None:
+    recipe = load_recipe(TOPK | {"models": {name: TOPK["models"][name] for name in ("MF", "Ranker")}})
+    finished = run(recipe, tmp_path / "run", store=tmp_path / "store")
+    frame = pl.read_parquet(finished.artifact("instructions:Ranker").path / "instructions.parquet")
+    split = finished.split()
+    for row in frame.iter_rows(named=True):
+        items = split.sequences[row["user"]].tolist()
+        begin = max(at for at in range(len(items)) if items[max(0, at - 3) : at] == row["history"]) if items else 0
+        assert (row["item"] in items[begin:]) == (row["answer"] == "Yes")
+        assert row["item"] not in items[:begin]
+
+
+def test_a_rating_run(tmp_path: Path) -> None:
+    finished = run(load_recipe(RATING), tmp_path / "run", store=tmp_path / "store")
+    rows = {row["system"]: row["metrics"]["rmse"]["mean"] for row in finished.results["leaderboard"]}
+    assert set(rows) == {"Biased MF", "Rater", "FM+DA", "Llama4Rec"}
+    assert np.isfinite(list(rows.values())).all()
+    weights = json.loads((finished.artifact("fit:Llama4Rec").path / "choice.json").read_text())["weighting"]
+    assert weights["method"] == "adaptive"
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        (RANKER | {"base": "Llama4Rec"}, "'Llama4Rec' builds on other systems or a language model"),
+        (RANKER | {"base": "MX"}, "builds on 'MX', which is no model of the recipe"),
+        (RANKER | {"style": "rating"}, "style 'rating' needs instructions of that task"),
+    ],
+)
+def test_recipes_that_cannot_work_are_refused_before_work(model: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        load_recipe(TOPK | {"models": TOPK["models"] | {"New": model}})

@@ -1,0 +1,197 @@
+"""The chat client against a local server that fails in the ways that servers do."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tandemrec.data.split import Split
+from tandemrec.errors import InputError
+from tandemrec.llm.chat import Chat, ChatConfig
+from tandemrec.llm.recommenders.ranker import Ranker, RankerConfig
+from tests.fixed import Fixed
+
+
+class FakeChat(ThreadingHTTPServer):
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.requests = list[dict[str, Any]]()
+        self.failures = list[Any]()  # statuses, replies or "slow", one for each of the next requests
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: FakeChat
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        assert self.path == "/v1/chat/completions"
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.requests.append(asked | {"key": self.headers["Authorization"]})
+        failure = self.server.failures.pop(0) if self.server.failures else None
+        text = asked["messages"][0]["content"]
+        reply: Any = {
+            "choices": [{"message": {"role": "assistant", "content": text.upper()}}],
+            "usage": {"prompt_tokens": 1000, "completion_tokens": 100},
+        }
+        if failure == "slow":
+            time.sleep(0.6)
+        elif failure == "gone":
+            self.connection.close()
+            return
+        code = failure if isinstance(failure, int) else 200
+        body = failure.encode() if isinstance(failure, str) and failure != "slow" else json.dumps(reply).encode()
+        try:
+            self.send_response(code)
+            self.send_header("Content-Length", str(len(body)))
+            if code == 429:
+                self.send_header("Retry-After", "0.2")
+            self.end_headers()
+            self.wfile.write(body)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the client did not wait
+
+
+@pytest.fixture
+def server() -> Iterator[FakeChat]:
+    fake = FakeChat()
+    thread = threading.Thread(target=fake.serve_forever, daemon=True)
+    thread.start()
+    yield fake
+    fake.shutdown()
+    fake.server_close()
+    thread.join()
+
+
+def chat(server: FakeChat, **settings: Any) -> Chat:
+    return Chat(ChatConfig.model_validate({"url": server.url, "model": "toy", "backoff": 0.01} | settings))
+
+
+def test_answers_in_order_each_different_prompt_once(server: FakeChat, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHAT_KEY", "secret")
+    client = chat(server, key_variable="CHAT_KEY", input_price=2.0, output_price=10.0, max_tokens=7)
+    prompts = [f"prompt {number % 5}" for number in range(12)]
+    assert client.ask(prompts) == [prompt.upper() for prompt in prompts]
+    assert client.ask(prompts[:2]) == ["PROMPT 0", "PROMPT 1"]
+    assert len(server.requests) == client.attempts == 5
+    first = server.requests[0]
+    assert (first["model"], first["temperature"], first["max_tokens"]) == ("toy", 0.0, 7)
+    assert first["key"] == "Bearer secret"
+    assert client.cost == pytest.approx(5 * (1000 * 2 + 100 * 10) / 1e6)
+
+
+@pytest.mark.parametrize("failure", [429, 500, 503, "slow", "gone"])
+def test_what_may_pass_is_tried_again(server: FakeChat, failure: Any) -> None:
+    server.failures = [failure, failure]
+    client = chat(server, timeout=0.3, retries=2)
+    assert client.ask(["hello"]) == ["HELLO"]
+    assert client.attempts == 3
+
+
+def test_what_does_not_pass_is_said(server: FakeChat) -> None:
+    for failures, sentence, attempts in (
+        ([500] * 9, r"500 Internal Server Error .* in 3 attempts", 3),
+        ([401], r"refuses with 401 Unauthorized \(is \$OPENAI_API_KEY set\?\)", 1),
+        ([404], "refuses with 404", 1),
+        (["no json"], "does not answer in JSON", 1),
+        (['{"choices": []}'], "does not answer as an OpenAI-compatible chat does", 1),
+    ):
+        server.failures, client = list(failures), chat(server, retries=2)
+        with pytest.raises(InputError, match=sentence):
+            client.ask(["hello"])
+        assert client.attempts == attempts
+    server.failures.clear()
+    with pytest.raises(InputError, match=r"no answer .* in 1 attempts"):
+        Chat(ChatConfig(url="http://127.0.0.1:1", model="toy", retries=0)).ask(["hello"])
+
+
+def test_answers_are_kept_for_later_clients(server: FakeChat, tmp_path: Path) -> None:
+    assert chat(server, cache=tmp_path).ask(["one", "two\u2028lines"]) == ["ONE", "TWO\u2028LINES"]
+    file = tmp_path / "answers.jsonl"
+    file.write_text(file.read_text() + '{"key": "cut sh', encoding="utf-8")
+    later = chat(server, cache=tmp_path)
+    assert later.ask(["two\u2028lines", "three", "one"]) == ["TWO\u2028LINES", "THREE", "ONE"]
+    assert (later.attempts, later.prompt_tokens) == (1, 1000)
+    assert len(file.read_text().splitlines()) == 3
+    assert chat(server, cache=tmp_path, temperature=0.5).ask(["one"]) == ["ONE"]  # other settings: another question
+    assert len(server.requests) == 4
+
+
+class Clock:
+    """Time that passes only when it is slept."""
+
+    def __init__(self) -> None:
+        self.now, self.slept = 100.0, list[float]()
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(round(seconds, 6))
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    fake = Clock()
+    monkeypatch.setattr("tandemrec.llm.chat.time", fake)
+    return fake
+
+
+def test_attempts_are_spaced(server: FakeChat, clock: Clock) -> None:
+    chat(server, per_minute=600, parallel=1).ask([str(number) for number in range(4)])
+    assert clock.slept == pytest.approx([0, 0.1, 0.1, 0.1])
+
+
+def test_waits_double_unless_the_server_says_when_to_come_back(server: FakeChat, clock: Clock) -> None:
+    server.failures = [500, 500, 429]
+    chat(server, backoff=0.03).ask(["hello"])
+    assert clock.slept == pytest.approx([0.03, 0.06, 0.2])
+
+
+def test_the_cost_has_a_limit(server: FakeChat) -> None:
+    client = chat(server, input_price=1000.0, most_cost=1.5, parallel=1)
+    with pytest.raises(InputError, match=r"key 'chat.most_cost': 2.0000 were spent, 1.5 are allowed"):
+        client.ask(["a", "b", "c", "d"])
+    assert len(server.requests) == 2
+
+
+def test_a_ranker_may_ask_a_chat(server: FakeChat, split: Split, tmp_path: Path) -> None:
+    base = Fixed(np.random.default_rng(6).normal(size=(60, 24)))
+    base.user_vectors = torch.from_numpy(np.random.default_rng(7).normal(size=(60, 4)))
+    config = RankerConfig.model_validate(
+        {
+            "base": "MF",
+            "candidates": 4,
+            "finetune": None,
+            "checked": 3,
+            "chat": {"url": server.url, "model": "toy", "cache": tmp_path / "cache"},
+        }
+    )
+    model = Ranker(config, base)
+    notes = model.fit(split).notes["answers"]
+    assert notes["attempts"] == 3
+    # The echo names every candidate; the first ones are those of the history, so the order is that of the prompt.
+    few = split.test.take(slice(0, 5))
+    assert sorted(model.rank(few, 4).items[0].tolist()) == sorted(base.rank(few, 4).items[0].tolist())
+    model.save(tmp_path / "model")
+    again = Ranker.load(tmp_path / "model", base)
+    np.testing.assert_array_equal(again.rank(few, 4).items, model.rank(few, 4).items)
+    assert again.chat is not None
+    assert again.chat.attempts == 0
+    with pytest.raises(ValueError, match="chat goes with style: listwise and finetune: null"):
+        RankerConfig.model_validate(config.model_dump() | {"style": "like"})
