@@ -54,6 +54,14 @@ def test_runs_can_be_compared(quick_run: Path) -> None:
     assert (quick_run / "comparison" / "compare.tex").is_file()
 
 
+def test_a_report_can_be_priced(quick_run: Path) -> None:
+    page = quick_run / "runs" / "quick" / "report.html"
+    assert "money" not in page.read_text()
+    done = tandem("report", "runs/quick", "--price", "2.5", cwd=quick_run)
+    assert done.returncode == 0, done.stderr
+    assert "money" in page.read_text()
+
+
 def test_data_show_prints_cleaning_split_and_leaks(quick_run: Path) -> None:
     done = tandem("data", "show", "quick.yaml", "--store", "store", cwd=quick_run)
     assert done.returncode == 0, done.stderr

@@ -78,6 +78,7 @@ def run_recipe(
     console.print(
         f"\nWritten to {finished.path}: results.json, report.md, per_user.parquet, run_card.json, recipe.yaml"
     )
+    console.print(f"Report, for a browser: {(finished.path / 'report.html').resolve()}", soft_wrap=True)
 
 
 @app.command("select")
@@ -144,17 +145,29 @@ def compare(
     out: Annotated[Path, typer.Option(help="Output directory.")] = Path("comparison"),
     metric: Annotated[str | None, typer.Option(help="What pairs are tested on; default: the runs' headline.")] = None,
     resamples: Annotated[int, typer.Option(min=200, help="Bootstrap draws and permutations.")] = 10_000,
+    price: Annotated[float | None, typer.Option(min=0, help="Price of an hour of the machine.")] = None,
 ) -> None:
     """Compare every pair of systems of finished runs: differences, intervals, corrected p-values."""
     from tandemrec.evaluation.comparison import ComparisonConfig
     from tandemrec.experiment.compare import compare as compare_runs
     from tandemrec.report.comparison import answer, comparison_tables
 
-    results = compare_runs(runs, out, metric=metric, config=ComparisonConfig(resamples=resamples))
+    results = compare_runs(runs, out, metric=metric, price=price, config=ComparisonConfig(resamples=resamples))
     for table in comparison_tables(results):
         console.print(table)
     console.print(answer(results), markup=False)
-    console.print(f"\nWritten to {out}: compare.json, compare.md, compare.tex")
+    console.print(f"\nWritten to {out}: compare.html, compare.json, compare.md, compare.tex")
+
+
+@app.command()
+def report(
+    run: RunArgument,
+    price: Annotated[float | None, typer.Option(min=0, help="Price of an hour of the machine.")] = None,
+) -> None:
+    """Write a finished run's report.html again, with costs in money."""
+    from tandemrec.experiment.run import Run, write_report
+
+    console.print(f"Written to {write_report(Run.open(run), price)}")
 
 
 @app.command()

@@ -180,7 +180,7 @@ class Scorer(Recommender):
         at = 0
         for block, scores in score_blocks(self, examples):
             masked = mask_scores(scores, block, exclude_seen=exclude_seen, candidates=candidates)
-            best = _stable_topk(masked, min(k, masked.shape[1]))
+            best = stable_topk(masked, min(k, masked.shape[1]))
             value = masked.gather(1, best)
             best = torch.where(torch.isneginf(value), torch.full_like(best, NO_ITEM), best)
             place = np.s_[at : at + len(block), : best.shape[1]]
@@ -308,7 +308,7 @@ def mask_scores(
     return masked
 
 
-def _stable_topk(scores: torch.Tensor, k: int) -> torch.Tensor:
+def stable_topk(scores: torch.Tensor, k: int) -> torch.Tensor:
     """Indices of the K largest, ties by index: `topk` alone promises no order among equal scores."""
     import torch
 

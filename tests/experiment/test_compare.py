@@ -65,7 +65,16 @@ def test_repetitions_are_pooled_and_their_spread_is_shown(runs: Path, tmp_path: 
     markdown, latex = ((tmp_path / "out" / name).read_text() for name in ("compare.md", "compare.tex"))
     assert answer(found) in markdown
     assert r"EASE\_co" in latex
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["compare.json", "compare.md", "compare.tex"]
+    boards = [json.loads((runs / name / "results.json").read_text())["leaderboard"] for name in ("one", "two", "three")]
+    several = [next(r for r in board if r["system"] == "SASRec")["segments"]["user activity"] for board in boards]
+    for place, group in enumerate(rows["SASRec"]["segments"]["user activity"]):
+        mean = sum(groups[place]["ndcg@10"]["mean"] for groups in several) / 3
+        assert group["ndcg@10"]["mean"] == pytest.approx(mean)
+        assert group["n"] == several[0][place]["n"]
+    assert found["costs"]["SASRec"]["seconds"] > 0
+    assert "unbeaten by" in markdown
+    left = {path.name for path in (tmp_path / "out").iterdir()}
+    assert left == {"compare.html", "compare.json", "compare.md", "compare.tex"}
 
 
 def test_one_run_gives_the_figures_of_its_leaderboard(runs: Path) -> None:
@@ -101,6 +110,11 @@ def test_what_cannot_be_compared_is_refused(runs: Path, tmp_path: Path, other: s
     with pytest.raises(InputError, match=what):
         compare([runs / "one", runs / other], tmp_path / "out", config=QUICK)
     assert not (tmp_path / "out").exists()
+
+
+def test_segments_of_another_metric_are_left_out(runs: Path) -> None:
+    found = compare([runs / "one"], metric="hr@5", config=QUICK)
+    assert not any("segments" in row for row in found["leaderboard"])
 
 
 def test_other_refusals(runs: Path, tmp_path: Path) -> None:

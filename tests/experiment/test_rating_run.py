@@ -46,7 +46,10 @@ def test_the_leaderboard_starts_with_the_smallest_error(finished: tuple[Path, Pa
 def test_errors_by_activity_and_popularity_are_shown(finished: tuple[Path, Path]) -> None:
     opened = Run.open(finished[0])
     titles = [str(table.title) for table in segment_tables(opened.results)]
-    assert titles == ["RMSE by user activity (training ratings)", "RMSE by item popularity (training ratings)"]
+    assert titles == [
+        "RMSE by user activity (training interactions)",
+        "RMSE by item popularity (training interactions)",
+    ]
     report = (finished[0] / "report.md").read_text()
     assert all(f"## {title}" in report for title in titles)
     assert "p against Biases" in report and "1,000 ratings" in report

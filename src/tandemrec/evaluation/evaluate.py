@@ -14,9 +14,21 @@ from pydantic import Field, field_validator, model_validator
 from tandemrec.data.examples import Examples, IntArray, ItemArray, Ragged
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
+from tandemrec.evaluation.beyond import beyond_accuracy, item_kinds
 from tandemrec.evaluation.metrics import FloatArray, ranking_metrics
 from tandemrec.evaluation.sampled import SampledCandidates
-from tandemrec.recommender import BoolArray, Config, Ranking, Recommender, Scorer, mask_scores, score_blocks
+from tandemrec.evaluation.segments import ranking_segments
+from tandemrec.recommender import (
+    NO_ITEM,
+    BoolArray,
+    Config,
+    Ranking,
+    Recommender,
+    Scorer,
+    mask_scores,
+    score_blocks,
+    stable_topk,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,6 +78,14 @@ class EvaluationConfig(Config):
     """Rank of a target among items of its score: the average one, the first (`optimistic`, code that counts the items
     above), or the last."""
 
+    groups: int = Field(4, ge=1, le=100)
+    """Groups of about equal size, by training interactions of the user and of the target, whose accuracy is shown
+    apart; cold users and targets are a group of their own."""
+
+    kinds: str | None = None
+    """Item column whose texts say how alike items are, for the diversity of lists; null: the first there is of
+    categories, genres, category, genre."""
+
     @field_validator("cutoffs")
     @classmethod
     def _ascending(cls, cutoffs: tuple[int, ...]) -> tuple[int, ...]:
@@ -105,12 +125,19 @@ class Evaluation:
         config: how they were measured.
         targets: different targets of all examples of the part.
         unreachable: how many of them could not be recommended.
+        lists: the first items of every example's ranking of the catalogue (also where ranks are among drawn items),
+            (B, K of the headline metric), −1 where there are fewer; None where they were not asked for.
+        segments: accuracy by user activity and item popularity, see `ranking_segments`.
+        beyond: what the lists are like, see `beyond_accuracy`; empty without lists.
     """
 
     per_example: pl.DataFrame
     config: EvaluationConfig
     targets: int
     unreachable: int
+    lists: ItemArray | None
+    segments: dict[str, list[dict[str, Any]]]
+    beyond: dict[str, float]
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
@@ -124,16 +151,26 @@ class Evaluation:
         return out
 
     def summary(self) -> dict[str, Any]:
-        """JSON-able: metrics, part, number of examples, targets and unreachable targets, protocol."""
+        """JSON-able: metrics, part, number of examples, targets and unreachable targets, protocol, segments, beyond."""
         facts = {"part": self.config.part, "n": self.per_example.height, "protocol": self.config.protocol()}
-        return {"metrics": self.metrics, **facts, "targets": self.targets, "unreachable": self.unreachable}
+        counts = {"targets": self.targets, "unreachable": self.unreachable}
+        return {"metrics": self.metrics, **facts, **counts, "segments": self.segments, "beyond": self.beyond}
 
 
-def evaluate(recommender: Recommender, split: Split, config: EvaluationConfig | None = None) -> Evaluation:
+def evaluate(
+    recommender: Recommender, split: Split, config: EvaluationConfig | None = None, *, lists: bool = False
+) -> Evaluation:
     """Judge a recommender on a part of a split. Several equal targets of one example count as one.
 
+    Args:
+        recommender: what is judged.
+        split: whose part is asked.
+        config: how.
+        lists: keep the recommended items too, and say what they are like; takes about as long as the counting.
+
     Raises:
-        InputError: if no example of the part can be judged, or items are to be drawn for a recommender without scores.
+        InputError: if no example of the part can be judged, items are to be drawn for a recommender without scores, or
+            the items lack the named column.
     """
     config = config or EvaluationConfig()
     candidates = split.item_counts > 0 if config.candidates == "train" else None
@@ -148,6 +185,9 @@ def evaluate(recommender: Recommender, split: Split, config: EvaluationConfig | 
     if not len(rows):
         raise InputError(f"the {config.part} part has no example that can be judged")
     judged = examples.take(rows)
+    kinds = item_kinds(split.dataset.items, config.kinds) if lists else None
+    shape = len(judged), int(config.headline.partition("@")[2])
+    listed = np.full(shape, NO_ITEM, np.int32) if lists else None
     if config.sampled is None:
         ranks = target_ranks(
             recommender,
@@ -156,6 +196,7 @@ def evaluate(recommender: Recommender, split: Split, config: EvaluationConfig | 
             candidates=candidates,
             depth=max(config.cutoffs),
             ties=config.ties,
+            lists=listed,
         )
     else:
         if not isinstance(recommender, Scorer):
@@ -164,8 +205,23 @@ def evaluate(recommender: Recommender, split: Split, config: EvaluationConfig | 
                 "scores every item"
             )
         draw = partial(config.sampled.draw, counts_I=split.item_counts)
-        ranks = _counted_ranks(recommender, judged, config.exclude_seen, candidates, config.ties, draw)
+        ranks = _counted_ranks(recommender, judged, config.exclude_seen, candidates, config.ties, listed, draw)
     ranks = np.where(reachable, ranks, np.inf)
+    segments = ranking_segments(
+        ranks,
+        split.user_counts[judged.user[judged.target.rows()]],
+        split.item_counts[judged.target.flat()],
+        headline=config.headline,
+        groups=config.groups,
+    )
+    beyond = {} if listed is None else beyond_accuracy(listed, split.item_counts, kinds)
+    frame = _per_example(rows, judged, ranks, split, config)
+    return Evaluation(frame, config, targets, lost, listed, segments, beyond)
+
+
+def _per_example(
+    rows: IntArray, judged: Examples, ranks: FloatArray, split: Split, config: EvaluationConfig
+) -> pl.DataFrame:
     offsets = np.concatenate([[0], np.cumsum(judged.target.lengths)])
     frame = pl.DataFrame(
         {
@@ -177,7 +233,7 @@ def evaluate(recommender: Recommender, split: Split, config: EvaluationConfig | 
     )
     if config.headline not in frame.columns:  # Recall, which is HR where every example has one target.
         frame = frame.with_columns(pl.col(config.headline.replace("recall", "hr")).alias(config.headline))
-    return Evaluation(frame, config, targets, lost)
+    return frame
 
 
 def validation_figures(recommender: Recommender, examples: Examples) -> dict[str, float]:
@@ -196,20 +252,24 @@ def target_ranks(
     candidates: BoolArray | None,
     depth: int,
     ties: Ties = "mean",
+    lists: ItemArray | None = None,
 ) -> FloatArray:
     """Ranks of all targets, example after example (see `metrics`); +∞ for a target that may not be recommended.
 
     A `Scorer` is asked for all scores, block by block on its own device. Any other recommender is asked for a list of
-    `depth` items; a target beyond it has rank +∞.
+    `depth` items; a target beyond it has rank +∞. The first K items of every example, of equal scores the lower id
+    first, are written into `lists` (B, K), where it is given and K is at most `depth`.
 
     Raises:
         ValueError: if a score is not a number, which would compare as neither above nor below and look like a hit.
     """
     if isinstance(recommender, Scorer):
-        return _counted_ranks(recommender, examples, exclude_seen, candidates, ties)
+        return _counted_ranks(recommender, examples, exclude_seen, candidates, ties, lists)
     ranking = recommender.rank(examples, depth, exclude_seen=exclude_seen, candidates=candidates)
     if np.isnan(ranking.scores).any():
         raise ValueError(f"{type(recommender).__name__} gave scores that are not numbers")
+    if lists is not None:
+        lists[:] = ranking.items[:, : lists.shape[1]]
     return _listed_ranks(ranking, examples.target, ties)
 
 
@@ -228,12 +288,13 @@ def _counted_ranks(
     exclude_seen: bool,
     candidates: BoolArray | None,
     ties: Ties,
+    lists: ItemArray | None = None,
     draw: Callable[[ItemArray, BoolArray], BoolArray] | None = None,
 ) -> FloatArray:
     import torch
 
     # Filled in place: small results kept between large temporary ones would keep the allocator from reusing these.
-    found, at = np.empty(len(examples.target.flat())), 0
+    found, at, row = np.empty(len(examples.target.flat())), 0, 0
     for block, scores in score_blocks(scorer, examples):
         # One sum is quicker than asking every score; of +∞ and −∞ it is not a number either, so then they are asked.
         if bool(torch.isnan(scores.sum())) and bool(torch.isnan(scores).any()):
@@ -242,6 +303,11 @@ def _counted_ranks(
         rows = torch.from_numpy(block.target.rows()).to(scores.device)
         targets = torch.from_numpy(block.target.flat().astype(np.int64)).to(scores.device)
         own = masked[rows, targets]
+        if lists is not None:
+            best = stable_topk(masked, min(lists.shape[1], masked.shape[1]))
+            best[torch.isneginf(masked.gather(1, best))] = NO_ITEM
+            lists[row : row + len(block), : best.shape[1]] = best.cpu().numpy()
+            row += len(block)
         if draw is not None:
             # Whatever the system scores, the same items may be drawn.
             open_BI = (

@@ -17,19 +17,21 @@ from tandemrec.data.examples import Examples
 from tandemrec.data.ratings import Pairs
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
-from tandemrec.evaluation.ratings import RatingEvaluationConfig
-from tandemrec.evaluation.significance import paired_test
 from tandemrec.experiment.card import hardware, package_versions, peak_memory_mib
 from tandemrec.experiment.choices import Choices
+from tandemrec.experiment.costs import stage_cost, stage_id
 from tandemrec.experiment.models import System, load_recommender
 from tandemrec.experiment.recipe import Recipe, load_recipe
-from tandemrec.experiment.stages import Choice, Stages
+from tandemrec.experiment.results import collect
+from tandemrec.experiment.stages import PER_EXAMPLE, Choice, Stages
 from tandemrec.experiment.store import Artifact, StageEvent, Store, default_root, find_damage, write_whole
 from tandemrec.recommender import NO_ITEM, Ranking, RatingPredictor
+from tandemrec.report.html import run_page
 from tandemrec.report.page import markdown_page
 from tandemrec.training.processes import process_rank, wait_for_all
 
 RESULTS, CARD, RECIPE, PER_USER = "results.json", "run_card.json", "recipe.yaml", "per_user.parquet"
+REPORT = "report.html"
 
 
 def run(
@@ -68,7 +70,7 @@ def run(
         fitted = stages.fit(name, split, split_artifact, chosen.get(name))
         judged[name] = fitted, stages.evaluate(name, split, split_artifact)
 
-    results = _results(recipe, data, data_artifact, split_artifact, judged)
+    results = collect(recipe, split, data_artifact, split_artifact, judged)
     if process_rank() == 0:
         _write(out, recipe, results, _card(stages, data_artifact, split_artifact, judged, chosen), judged)
     wait_for_all()
@@ -109,7 +111,23 @@ def judge_again(
     data, cut = run.artifact("data"), run.artifact("split")
     stages.fitted = {name: run.artifact(f"fit:{name}") for name in recipe.models}
     judged = {name: (fitted, stages.evaluate(name, split, cut)) for name, fitted in stages.fitted.items()}
-    return _results(recipe, split.dataset, data, cut, judged)
+    return collect(recipe, split, data, cut, judged)
+
+
+def write_report(run: Run, price: float | None = None) -> Path:
+    """Write `report.html` of a finished run again, with costs in money where a price is given.
+
+    Args:
+        run: the finished run.
+        price: of an hour of the machine.
+
+    Raises:
+        InputError: if the run was made by a version whose results lack what the report shows.
+    """
+    if "examples" not in run.results or "systems" not in run.card:
+        raise InputError(f"{run.path} is of an older version; `tandem run {run.path / RECIPE}` makes it anew")
+    (run.path / REPORT).write_text(run_page(run.results, run.card, price), encoding="utf-8")
+    return run.path / REPORT
 
 
 def check_data(recipe: Recipe, dataset: Dataset | None = None) -> None:
@@ -232,59 +250,6 @@ def _best_rated(model: RatingPredictor, user: int, history: list[int], n_items: 
     return Ranking(items[None, best], predicted[None, best])
 
 
-def _results(
-    recipe: Recipe,
-    data: Dataset,
-    data_artifact: Artifact,
-    split_artifact: Artifact,
-    judged: dict[str, tuple[Artifact, Artifact]],
-) -> dict[str, Any]:
-    """Everything that must be equal when the run is repeated: no times, no paths."""
-    judge = recipe.evaluation
-    rows: list[dict[str, Any]] = []
-    facts: dict[str, Any] = {}
-    for name, (_, evaluated) in judged.items():
-        summary = json.loads((evaluated.path / "metrics.json").read_text())
-        facts = {key: summary[key] for key in ("part", "n", "protocol")}
-        rows.append(
-            {"system": name, "metrics": summary["metrics"], "outputs": evaluated.manifest["summary"]["outputs"]}
-        )
-        if isinstance(judge, RatingEvaluationConfig):
-            rows[-1] |= {"segments": summary["segments"]}
-    facts |= {"headline": judge.headline, "task": judge.task}
-    if isinstance(judge, RatingEvaluationConfig):
-        facts["reference"] = judge.reference or next(iter(recipe.models))
-        _test_against(facts["reference"], rows, judged)
-    rows.sort(key=lambda row: row["metrics"][judge.headline]["mean"], reverse=not judge.lower_is_better)
-    return {
-        "name": recipe.name,
-        "description": recipe.description,
-        "seed": recipe.seed,
-        "training_seed": recipe.seed if recipe.training_seed is None else recipe.training_seed,
-        "data": {
-            "name": data.name,
-            "users": data.n_users,
-            "items": data.n_items,
-            "interactions": data.interactions.height,
-            "fingerprint": data_artifact.manifest["summary"]["fingerprint"],
-        },
-        "cleaning": data_artifact.manifest["summary"]["cleaning"],
-        "split": split_artifact.manifest["summary"],
-        "evaluation": facts,
-        "leaderboard": rows,
-    }
-
-
-def _test_against(reference: str, rows: list[dict[str, Any]], judged: dict[str, tuple[Artifact, Artifact]]) -> None:
-    """Add paired tests of a rating run's errors against the reference's to its rows."""
-    frames = {name: pl.read_parquet(evaluated.path / "per_example.parquet") for name, (_, evaluated) in judged.items()}
-    for row in rows:
-        row["against_reference"] = {
-            name: paired_test(*(frames[system][column].to_numpy() for system in (row["system"], reference)))
-            for name, column in (("rmse", "squared_error"), ("mae", "absolute_error"))
-        }
-
-
 def _card(
     stages: Stages,
     data: Artifact,
@@ -298,11 +263,19 @@ def _card(
     artifacts |= {f"distil:{student}": answers for student, answers in stages.answers.items()}
     artifacts |= {f"choice:{student}": choice.artifact for student, choice in chosen.items()}
     artifacts |= {f"instructions:{name}": instructions for name, instructions in stages.instructions.items()}
+    costs = [stage_cost(artifact) for artifact in stages.made]
     return {
         "packages": package_versions(),
         "hardware": hardware(),
-        "peak_memory_mib": peak_memory_mib(),
-        "stages": [{"stage": artifact.name, "seconds": artifact.seconds} for artifact in stages.made],
+        "peak_memory_mib": max([peak_memory_mib(), *(stage["peak_memory_mib"] or 0.0 for stage in costs)]),
+        "stages": costs,
+        "systems": {
+            name: {
+                "training": [stage_id(artifact) for artifact in stages.needs[name]],
+                "judging": stage_id(evaluated),
+            }
+            for name, (_, evaluated) in judged.items()
+        },
         "models": {name: fitted.manifest["summary"] for name, (fitted, _) in judged.items()},
         "distilled": {student: answers.manifest["summary"] for student, answers in stages.answers.items()},
         "chosen": {
@@ -328,10 +301,11 @@ def _write(
     tree = recipe.model_dump(mode="json")
     (out / RECIPE).write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
     frames = [
-        pl.read_parquet(evaluated.path / "per_example.parquet").select(pl.lit(name).alias("system"), pl.all())
+        pl.read_parquet(evaluated.path / PER_EXAMPLE).select(pl.lit(name).alias("system"), pl.all())
         for name, (_, evaluated) in judged.items()
     ]
     pl.concat(frames).write_parquet(out / PER_USER)
     (out / CARD).write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (out / "report.md").write_text(markdown_page(results, card), encoding="utf-8")
+    (out / REPORT).write_text(run_page(results, card), encoding="utf-8")
     write_whole(out / RESULTS, results)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,15 @@ CHOSEN = "chosen.parquet"
 
 INSTRUCTIONS = "instructions.parquet"
 """What a ranker or rater is tuned on."""
+
+JUDGING = tuple(f"evaluation/{name}.py" for name in ("evaluate", "metrics", "beyond", "segments", "sampled", "ratings"))
+"""The code whose change means judging again; comparisons of what was judged are no part of it."""
+
+PER_EXAMPLE, MEASURED, OUTPUTS = "per_example.parquet", "metrics.json", "outputs.parquet"
+"""What an evaluation leaves: a row an example, everything measured, what a language model wrote."""
+
+LISTS = "lists.parquet"
+"""What a system recommends to every judged example: `example`, `items` (codes, -1 where there are fewer)."""
 
 SHOWN_OUTPUTS = 10
 """Generated titles that go into the report; all of them are in the artifact."""
@@ -93,6 +102,7 @@ class Stages:
         fitted: the trained systems by name.
         instructions: what rankers and raters were tuned on, by their names.
         answers: what their teachers answered to the training prompts, by the name of the student.
+        needs: every stage that training a system takes, those of the systems it builds on included, by its name.
     """
 
     store: Store
@@ -103,6 +113,7 @@ class Stages:
         self.fitted: dict[str, Artifact] = {}
         self.answers: dict[str, Artifact] = {}
         self.instructions: dict[str, Artifact] = {}
+        self.needs: dict[str, list[Artifact]] = {}
 
     def data(self, given: Dataset | None = None) -> tuple[Dataset, Artifact]:
         """Read and clean; `given` replaces the recipe's source."""
@@ -183,7 +194,16 @@ class Stages:
             "code": code_version(*code_rooms(config)),
         }
         self.fitted[name] = self.get(f"fit:{name}", depends, make)
+        self.needs[name] = self._needed(config, [base, answers, instructions, augmentation, self.fitted[name]], choice)
         return self.fitted[name]
+
+    def _needed(self, config: Config, own: Sequence[Artifact | None], choice: Choice | None) -> list[Artifact]:
+        """Stages of the systems that a model builds on, of what chose its examples, and its own; each once."""
+        parts = () if choice is None else choice.parts
+        builds_on = {*config.partners(), *(name for name, fitted in self.fitted.items() if fitted in parts)}
+        needed = [artifact for name in self.needs if name in builds_on for artifact in self.needs[name]]
+        needed += [*parts, *(artifact for artifact in own if artifact is not None)]
+        return list({artifact.path: artifact for artifact in needed}.values())
 
     def materials(self, config: Config, base: Artifact | None, answers: Artifact | None = None) -> Materials:
         """What earlier stages made for a model whose partners are trained."""
@@ -218,10 +238,13 @@ class Stages:
             model = self.load(name)
             if isinstance(model, TextRecommender):
                 outputs = _outputs_frame(model, split.dataset, getattr(split, settings.part), work)
-                outputs.write_parquet(draft / "outputs.parquet")
-            evaluation = judge(model, split, settings)
-            evaluation.per_example.write_parquet(draft / "per_example.parquet")
-            (draft / "metrics.json").write_text(json.dumps(evaluation.summary(), indent=1) + "\n")
+                outputs.write_parquet(draft / OUTPUTS)
+            evaluation = judge(model, split, settings, lists=True)
+            evaluation.per_example.write_parquet(draft / PER_EXAMPLE)
+            if isinstance(evaluation, Evaluation) and evaluation.lists is not None:
+                listed = evaluation.per_example.select("example", items=pl.Series(evaluation.lists.tolist()))
+                listed.write_parquet(draft / LISTS)
+            (draft / MEASURED).write_text(json.dumps(evaluation.summary(), indent=1) + "\n")
             return {"outputs": None if outputs is None else _outputs_summary(outputs)}
 
         depends = {
@@ -229,9 +252,7 @@ class Stages:
             "partners": self.partners(config),
             "split": cut.content,
             "evaluation": plain(settings),
-            "code": code_version(
-                "evaluation/evaluate.py", "evaluation/metrics.py", "evaluation/ratings.py", "recommender.py"
-            ),
+            "code": code_version(*JUDGING, "recommender.py"),
         }
         return self.get(f"evaluate:{name}", depends, make)
 
@@ -424,14 +445,14 @@ def folder_identity(config: Config) -> Any:
 
 
 def judge(
-    model: System, split: Split, settings: EvaluationConfig | RatingEvaluationConfig
+    model: System, split: Split, settings: EvaluationConfig | RatingEvaluationConfig, *, lists: bool = False
 ) -> Evaluation | RatingEvaluation:
-    """By the evaluator of the recipe's task, which its validation has matched with the model."""
+    """By the evaluator of the recipe's task, which its validation matched with the model; `lists`: see `evaluate`."""
     if isinstance(settings, RatingEvaluationConfig):
         assert isinstance(model, RatingPredictor)
         return evaluate_ratings(model, split, settings)
     assert isinstance(model, Recommender)
-    return evaluate(model, split, settings)
+    return evaluate(model, split, settings, lists=lists)
 
 
 def _outputs_frame(model: TextRecommender, dataset: Dataset, examples: Examples, work: Path) -> pl.DataFrame:

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tandemrec.errors import InputError
+from tandemrec.experiment.meter import Meter
 from tandemrec.training.processes import from_first, process_rank, wait_for_all
 
 MANIFEST = "manifest.json"
@@ -136,15 +136,17 @@ class Store:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir()
         work.mkdir(exist_ok=True)
-        started = time.monotonic()
+        meter = Meter()
         summary = make(draft, work)
         wait_for_all()
+        cost = meter.read()
         manifest = {
             "stage": stage,
             "key": key,
             "depends": depends,
             "summary": summary,
-            "seconds": round(time.monotonic() - started, 3),
+            "seconds": cost["seconds"],
+            "cost": cost,
             "files": {str(path.relative_to(draft)): _sha256(path) for path in _files(draft)},
         }
         (draft / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")

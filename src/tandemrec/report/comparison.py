@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
+from tandemrec.report.cost import cost_markdown
 from tandemrec.report.leaderboard import cell, headline_metrics, table_of
 
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
@@ -55,32 +57,26 @@ def pair_of(results: Mapping[str, Any], one: str, other: str) -> dict[str, Any]:
 
 def comparison_tables(results: Mapping[str, Any]) -> Iterator[Table]:
     """Leaderboard with intervals and the difference from its first row; then every pair."""
-    dropped = {"± users", "± seeds", "p"} if _repeated(results) > 1 else {"± users", "± seeds", "seeds", "p"}
-    yield _rich(f"{results['data']['name']}: {_judged(results)}", _board_header(results), _board_rows(results), dropped)
+    yield _rich(f"{results['data']['name']}: {judged_on(results)}", *board_table(results), {"± users", "± seeds"})
     if len(results["leaderboard"]) > 2:
-        title = f"every pair, {results['evaluation']['headline']}"
-        yield _rich(title, _pair_header(results), _pair_rows(results), {"p", "seeds"})
+        yield _rich(f"every pair, {results['evaluation']['headline']}", *pair_table(results), {"p", "seeds"})
 
 
 def comparison_markdown(results: Mapping[str, Any]) -> str:
     """The answer, the leaderboard, all metrics, every pair, and what was compared how."""
-    metrics = headline_metrics(results)
-    every = [[row["system"], *(cell(row["metrics"][name]) for name in metrics)] for row in results["leaderboard"]]
     parts = [
         "# Comparison",
         answer(results),
-        table_of(_board_header(results), _board_rows(results)),
+        table_of(*board_table(results)),
         "## All metrics",
-        table_of(["system", *metrics], every),
+        table_of(*metrics_table(results)),
         f"Mean ± standard error over {_over(results)}.",
         "## Every pair" if results["pairs"] else "",
-        table_of(_pair_header(results), _pair_rows(results)) if results["pairs"] else "",
+        table_of(*pair_table(results)) if results["pairs"] else "",
+        cost_markdown(results, results["costs"]),
         "## How",
         how(results),
-        table_of(
-            ["run", "name", "seed", "training seed"],
-            [[run["path"], run["name"], run["seed"], run["training_seed"]] for run in results["runs"]],
-        ),
+        table_of(*runs_table(results)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -101,9 +97,9 @@ def comparison_latex(results: Mapping[str, Any]) -> str:
         rows.append([_escaped(row["system"]), *figures])
     tables = [_latex(["system", *map(_escaped, metrics)], rows)]
     if results["pairs"]:
-        pairs = [[_escaped(text) for text in row] for row in _pair_rows(results)]
-        tables.append(_latex([_escaped(name) for name in _pair_header(results)], pairs))
-    return f"% {_judged(results)}; mean and standard error over {_over(results)}\n" + "\n".join(tables)
+        header, pairs = pair_table(results)
+        tables.append(_latex([*map(_escaped, header)], [[*map(_escaped, pair)] for pair in pairs]))
+    return f"% {judged_on(results)}; mean and standard error over {_over(results)}\n" + "\n".join(tables)
 
 
 def how(results: Mapping[str, Any]) -> str:
@@ -120,8 +116,57 @@ def how(results: Mapping[str, Any]) -> str:
     )
 
 
-def _judged(results: Mapping[str, Any]) -> str:
+def judged_on(results: Mapping[str, Any]) -> str:
+    """The part, and how many users it has."""
     return f"{results['evaluation']['part']} part, {results['users']:,} users"
+
+
+def board_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and a row a system: the metric, its interval, the difference from the first row; of repeated trainings
+    also how many there are, and the errors over users and over seeds apart.
+    """
+    board, metric = results["leaderboard"], results["evaluation"]["headline"]
+    repeated = _repeated(results) > 1
+    header = ["system", metric, f"{results['settings']['level']:.0%} interval"]
+    rows = []
+    for row in board:
+        figure = row["metrics"][metric]
+        cells = [row["system"], cell(figure), f"{row['low']:.4f} to {row['high']:.4f}"]
+        if repeated:
+            seeds = f"{figure['seed_error']:.4f}" if row["repetitions"] > 1 else ""
+            cells += [str(row["repetitions"]), f"{figure['user_error']:.4f}", seeds]
+        pair = None if row is board[0] else pair_of(results, row["system"], board[0]["system"])
+        rows.append([*cells, *(("", "") if pair is None else (f"{pair['difference']:+.4f}", _p(pair["p_holm"])))])
+    return [*header, *(("seeds", "± users", "± seeds") if repeated else ()), "from first", "p (Holm)"], rows
+
+
+def metrics_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and a row a system: mean and standard error of every metric."""
+    metrics = headline_metrics(results)
+    rows = [[row["system"], *(cell(row["metrics"][name]) for name in metrics)] for row in results["leaderboard"]]
+    return ["system", *metrics], rows
+
+
+def pair_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and every pair, the better system first, in the order of the leaderboard."""
+    level = f"{results['settings']['level']:.0%} interval"
+    names = [row["system"] for row in results["leaderboard"]]
+    rows = []
+    for one, other in combinations(names, 2):
+        pair = pair_of(results, one, other)
+        rows.append(
+            [
+                *(one, other, f"{pair['difference']:+.4f}", f"{pair['low']:+.4f} to {pair['high']:+.4f}"),
+                *(_p(pair["p_value"]), _p(pair["p_holm"]), str(pair["repetitions"])),
+            ]
+        )
+    return ["system", "against", "difference", level, "p", "p (Holm)", "seeds"], rows
+
+
+def runs_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and a row a compared run."""
+    keys = ["path", "name", "seed", "training_seed"]
+    return ["run", "name", "seed", "training seed"], [[str(run[key]) for key in keys] for run in results["runs"]]
 
 
 def _over(results: Mapping[str, Any]) -> str:
@@ -130,50 +175,6 @@ def _over(results: Mapping[str, Any]) -> str:
 
 def _repeated(results: Mapping[str, Any]) -> int:
     return max(int(row["repetitions"]) for row in results["leaderboard"])
-
-
-def _board_header(results: Mapping[str, Any]) -> list[str]:
-    level = f"{results['settings']['level']:.0%} interval"
-    return ["system", results["evaluation"]["headline"], level, "seeds", "± users", "± seeds", "from first", "p (Holm)"]
-
-
-def _board_rows(results: Mapping[str, Any]) -> list[list[str]]:
-    board, metric = results["leaderboard"], results["evaluation"]["headline"]
-    rows = []
-    for row in board:
-        figure = row["metrics"][metric]
-        against = ["", ""]
-        if row is not board[0]:
-            pair = pair_of(results, row["system"], board[0]["system"])
-            against = [f"{pair['difference']:+.4f}", _p(pair["p_holm"])]
-        seeds = f"{figure['seed_error']:.4f}" if row["repetitions"] > 1 else ""
-        rows.append(
-            [
-                *(row["system"], cell(figure), f"{row['low']:.4f} to {row['high']:.4f}", str(row["repetitions"])),
-                *(f"{figure['user_error']:.4f}", seeds, *against),
-            ]
-        )
-    return rows
-
-
-def _pair_header(results: Mapping[str, Any]) -> list[str]:
-    return ["system", "against", "difference", f"{results['settings']['level']:.0%} interval", "p", "p (Holm)", "seeds"]
-
-
-def _pair_rows(results: Mapping[str, Any]) -> list[list[str]]:
-    """Every pair, the better system first, in the order of the leaderboard."""
-    names = [row["system"] for row in results["leaderboard"]]
-    rows = []
-    for place, one in enumerate(names):
-        for other in names[place + 1 :]:
-            pair = pair_of(results, one, other)
-            rows.append(
-                [
-                    *(one, other, f"{pair['difference']:+.4f}", f"{pair['low']:+.4f} to {pair['high']:+.4f}"),
-                    *(_p(pair["p_value"]), _p(pair["p_holm"]), str(pair["repetitions"])),
-                ]
-            )
-    return rows
 
 
 def _p(value: float) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tandemrec.report.beyond import beyond_markdown
+from tandemrec.report.comparison import answer
+from tandemrec.report.cost import cost_markdown, run_costs
 from tandemrec.report.leaderboard import cell, is_rating, markdown_table, table_of
 from tandemrec.report.segments import segments_markdown
 
@@ -14,10 +17,13 @@ def markdown_page(results: Mapping[str, Any], card: Mapping[str, Any]) -> str:
     parts = [
         f"# {results['name']}",
         results["description"],
+        answer(results),
         markdown_table(results),
         f"{_what(results)} ± standard error over {results['evaluation']['n']:,} "
         f"{'ratings' if is_rating(results) else 'users'}. {results['evaluation']['protocol']}",
         segments_markdown(results),
+        beyond_markdown(results),
+        cost_markdown(results, run_costs(results, card)),
         "## Data",
         f"{results['data']['name']}: {_counts(results['data'])}.",
         _cleaning(results["cleaning"]),
@@ -126,6 +132,6 @@ def _card(results: Mapping[str, Any], card: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in card["packages"].items() if version)
     return (
         f"Seed {results['seed']}; data {results['data']['fingerprint'][:12]}; {machine['processor']}, "
-        f"{machine['cores']} cores, {machine['memory_gib']} GiB, {accelerators}; peak memory of the last process "
+        f"{machine['cores']} cores, {machine['memory_gib']} GiB, {accelerators}; peak memory "
         f"{card['peak_memory_mib']:,.0f} MiB; {versions}.\n\n{stages}"
     )

@@ -1,0 +1,243 @@
+"""Plots as inline SVG: their colours are those of the page, so they are readable in light, dark and print."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+WIDTH, HEIGHT = 640, 340
+LEFT, RIGHT, TOP, BOTTOM = 64, 16, 14, 46
+LETTER = 7.4
+"""Width of a letter of the plots' text, in a wide font."""
+
+SERIES = 8
+"""Different colours; a plot of more systems would be read by nobody."""
+
+Format = Callable[[float], str]
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """Values low…high on pixels start…stop, on a logarithmic scale if `log`."""
+
+    low: float
+    high: float
+    start: float
+    stop: float
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        low, high, at = (math.log10(x) if self.log else x for x in (self.low, self.high, value))
+        share = (at - low) / (high - low) if high > low else 0.5
+        return round(self.start + share * (self.stop - self.start), 1)
+
+    def ticks(self) -> list[float]:
+        """Round values within the range: powers of ten, or four to eight multiples of 1, 2 or 5."""
+        if self.log:
+            powers = range(math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9) + 1)
+            return [10.0**power for power in powers]
+        span = self.high - self.low
+        if span <= 0:
+            return [self.low]
+        rough = 10 ** math.floor(math.log10(span / 4))
+        step = next(rough * factor for factor in (1, 2, 5, 10) if span / (rough * factor) <= 8)
+        return [step * number for number in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
+
+
+def interval_plot(rows: Sequence[tuple[str, float, float, float]], label: str) -> Markup:
+    """A row a system: its mean as a dot and its interval as a bar.
+
+    Args:
+        rows: name, mean, low, high.
+        label: name of the metric.
+    """
+    height = TOP + BOTTOM + 26 * len(rows)
+    left = min(240, 20 + LETTER * max(len(name) for name, *_ in rows))
+    axis = _padded([value for _, *values in rows for value in values], left, WIDTH - RIGHT)
+    parts = _vertical_grid(axis, TOP, height - BOTTOM, _plain)
+    for place, (name, mean, low, high) in enumerate(rows):
+        y = TOP + 26 * place + 13
+        parts += [
+            _text(left - 8, y + 4, _cut(name, left), "end"),
+            _line(axis(low), y, axis(high), y, "bar"),
+            Markup('<circle class="dot" cx="{}" cy="{}" r="4.5"><title>{}</title></circle>').format(
+                axis(mean), y, f"{name}: {mean:.4f} ({low:.4f} to {high:.4f})"
+            ),
+        ]
+    parts.append(_text((left + WIDTH - RIGHT) / 2, height - 8, label, "middle"))
+    return _svg(parts, height, f"{label} of {len(rows)} systems with intervals")
+
+
+def scatter_plot(
+    points: Sequence[tuple[str, float, float, bool]], x_label: str, y_label: str, x_format: Format
+) -> Markup:
+    """Accuracy over cost, cost on a logarithmic axis; the systems of the front are filled and joined by a line.
+
+    Args:
+        points: name, cost (above 0), accuracy, whether it is on the front.
+        x_label: of the costs.
+        y_label: of the accuracy.
+        x_format: how a cost is written.
+    """
+    costs = [cost for _, cost, _, _ in points]
+    x = _Axis(min(costs) / 2, max(costs) * 2, LEFT, WIDTH - RIGHT, log=True)
+    y = _padded([value for _, _, value, _ in points], HEIGHT - BOTTOM, TOP)
+    parts = [*_vertical_grid(x, TOP, HEIGHT - BOTTOM, x_format), *_horizontal_grid(y, _plain)]
+    front = sorted((x(cost), y(value)) for _, cost, value, kept in points if kept)
+    path = " ".join(f"{at},{height}" for at, height in front)
+    parts.append(Markup('<polyline class="front" points="{}"/>').format(path))
+    taken = [(x(cost) - 5, y(value) - 5, x(cost) + 5, y(value) + 5) for _, cost, value, _ in points]
+    for name, cost, value, kept in points:
+        parts.append(
+            Markup('<circle class="{}" cx="{}" cy="{}" r="5"><title>{}</title></circle>').format(
+                "dot" if kept else "hollow", x(cost), y(value), f"{name}: {value:.4f}, {x_format(cost)}"
+            )
+        )
+        parts.append(_label(name, x(cost), y(value), taken))
+    parts += [_text((LEFT + WIDTH) / 2, HEIGHT - 8, x_label, "middle"), _text(4, TOP - 2, y_label, "start")]
+    return _svg(parts, HEIGHT, f"{y_label} over {x_label}")
+
+
+def line_plot(
+    series: Mapping[str, Sequence[float]], x_names: Sequence[str], x_label: str, y_label: str, mark: int | None = None
+) -> Markup:
+    """A line a system over named places, with a legend; of many systems the first `SERIES`.
+
+    Args:
+        series: name → values, one a place.
+        x_names: the places.
+        x_label: what they are.
+        y_label: what the values are.
+        mark: a place to be marked.
+    """
+    shown = dict(list(series.items())[:SERIES])
+    rows = _legend_rows(list(shown))
+    height = HEIGHT + 18 * len(rows) * (len(shown) > 1)
+    x = _Axis(0, max(1, len(x_names) - 1), LEFT + 24, WIDTH - RIGHT - 24)
+    y = _padded([value for values in shown.values() for value in values], HEIGHT - BOTTOM, TOP)
+    parts = _horizontal_grid(y, _plain)
+    room = LETTER * (2 + max(map(len, x_names), default=0))
+    every = max(1, math.ceil(len(x_names) * room / (WIDTH - LEFT - RIGHT)))
+    for place, name in enumerate(x_names):
+        if place % every == 0:
+            parts.append(_text(x(place), HEIGHT - BOTTOM + 18, name, "middle"))
+    if mark is not None:
+        parts.append(_line(x(mark), TOP, x(mark), HEIGHT - BOTTOM, "mark"))
+    for number, (name, values) in enumerate(shown.items()):
+        path = " ".join(f"{x(place)},{y(value)}" for place, value in enumerate(values))
+        parts.append(
+            Markup('<g class="s{}"><polyline points="{}"><title>{}</title></polyline>{}</g>').format(
+                number, path, name, Markup("").join(_dot(x(p), y(v), f"{name}: {v:.4f}") for p, v in enumerate(values))
+            )
+        )
+    if len(shown) > 1:
+        for line, row in enumerate(rows):
+            at = float(LEFT)
+            for number, name in row:
+                level = HEIGHT + 18 * line + 6
+                parts.append(
+                    Markup('<g class="s{}">{}</g>').format(number, _line(at, level - 4, at + 18, level - 4, ""))
+                )
+                parts.append(_text(at + 23, level, name, "start"))
+                at += 40 + LETTER * len(name)
+    parts += [_text((LEFT + WIDTH) / 2, HEIGHT - 8, x_label, "middle"), _text(4, TOP - 2, y_label, "start")]
+    return _svg(parts, height, f"{y_label} by {x_label}")
+
+
+def _legend(rows: Sequence[Sequence[tuple[int, str]]]) -> list[Markup]:
+    parts = []
+    for place, row in enumerate(rows):
+        at, level = float(LEFT), HEIGHT + 18 * place + 6
+        for number, name in row:
+            sample = _line(round(at, 1), level - 4, round(at, 1) + 18, level - 4, "")
+            parts += [Markup('<g class="s{}">{}</g>').format(number, sample), _text(at + 23, level, name, "start")]
+            at += 40 + LETTER * len(name)
+    return parts
+
+
+def _legend_rows(names: Sequence[str]) -> list[list[tuple[int, str]]]:
+    rows: list[list[tuple[int, str]]] = [[]]
+    used = 0.0
+    for number, name in enumerate(names):
+        width = 40 + LETTER * len(name)
+        if rows[-1] and used + width > WIDTH - LEFT:
+            rows.append([])
+            used = 0.0
+        rows[-1].append((number, name))
+        used += width
+    return rows
+
+
+def _label(name: str, x: float, y: float, taken: list[tuple[float, float, float, float]]) -> Markup:
+    """A point's name beside it, where nothing is written yet; the place is taken then."""
+    width = LETTER * len(name)
+    places = [(x + 9, y + 4, "start"), (x - 9, y + 4, "end"), (x, y - 10, "middle"), (x, y + 18, "middle")]
+    places += [(x + 9, y + shift, "start") for shift in (-12, 20, -28, 36)]
+    for at, level, anchor in places:
+        left = {"start": at, "end": at - width, "middle": at - width / 2}[anchor]
+        box = left, level - 10, left + width, level + 3
+        inside = box[0] >= 0 and box[2] <= WIDTH and box[1] >= 0
+        if inside and not any(_overlap(box, other) for other in taken):
+            taken.append(box)
+            return _text(at, level, name, anchor)
+    return _text(x + 9, y + 4, name, "start")
+
+
+def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _padded(values: Sequence[float], start: float, stop: float) -> _Axis:
+    low, high = min(values), max(values)
+    room = 0.08 * (high - low) or abs(high) * 0.1 or 1.0
+    return _Axis(low - room if low < 0 or low > room else 0.0, high + room, start, stop)
+
+
+def _vertical_grid(axis: _Axis, top: float, bottom: float, form: Format) -> list[Markup]:
+    parts = []
+    for tick in axis.ticks():
+        parts += [
+            _line(axis(tick), top, axis(tick), bottom, "grid"),
+            _text(axis(tick), bottom + 16, form(tick), "middle"),
+        ]
+    return parts
+
+
+def _horizontal_grid(axis: _Axis, form: Format) -> list[Markup]:
+    parts = []
+    for tick in axis.ticks():
+        parts += [
+            _line(LEFT, axis(tick), WIDTH - RIGHT, axis(tick), "grid"),
+            _text(LEFT - 6, axis(tick) + 4, form(tick), "end"),
+        ]
+    return parts
+
+
+def _plain(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def _cut(name: str, width: float) -> str:
+    letters = int((width - 16) / LETTER)
+    return name if len(name) <= letters else name[: letters - 1] + "…"
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
+    return Markup('<line class="{}" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(kind, x1, y1, x2, y2)
+
+
+def _dot(x: float, y: float, title: str) -> Markup:
+    return Markup('<circle cx="{}" cy="{}" r="3"><title>{}</title></circle>').format(x, y, title)
+
+
+def _text(x: float, y: float, text: str, anchor: str) -> Markup:
+    return Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>').format(round(x, 1), round(y, 1), anchor, text)
+
+
+def _svg(parts: Sequence[Markup], height: float, title: str) -> Markup:
+    return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+        WIDTH, height, title, Markup("").join(parts)
+    )

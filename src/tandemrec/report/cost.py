@@ -1,0 +1,105 @@
+"""Cost beside accuracy, as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tandemrec.evaluation.cost import pareto_front, system_cost
+from tandemrec.report.leaderboard import is_rating, table_of
+
+Cost = Mapping[str, float | None]
+
+
+def run_costs(results: Mapping[str, Any], card: Mapping[str, Any], price: float | None = None) -> dict[str, Cost]:
+    """The cost of every system of a run; empty for cards that do not say."""
+    n = results["evaluation"]["n"]
+    found = {row["system"]: system_cost(card, row["system"], examples=n, price=price) for row in results["leaderboard"]}
+    return {system: cost for system, cost in found.items() if cost is not None}
+
+
+def fronts(results: Mapping[str, Any], costs: Mapping[str, Cost]) -> dict[str, set[str]]:
+    """Systems that no other beats, by `seconds` of training and by `seconds_per_1000` users of inference."""
+    headline = results["evaluation"]["headline"]
+    board = [row for row in results["leaderboard"] if row["system"] in costs]
+    values = [row["metrics"][headline]["mean"] for row in board]
+    found = {}
+    for key in ("seconds", "seconds_per_1000"):
+        spent = [costs[row["system"]][key] or 0.0 for row in board]
+        kept = pareto_front(spent, values, lower_is_better=is_rating(results))
+        found[key] = {row["system"] for row, unbeaten in zip(board, kept, strict=True) if unbeaten}
+    return found
+
+
+def cost_rows(results: Mapping[str, Any], costs: Mapping[str, Cost]) -> tuple[list[str], list[list[str]]]:
+    """Header and a row a system, in the order of the leaderboard; columns without any figure are left out."""
+    headline, on_front = results["evaluation"]["headline"], fronts(results, costs)
+    columns: list[tuple[str, list[str]]] = [
+        ("training", [duration(cost["seconds"]) for cost in costs.values()]),
+        ("processor time", [duration(cost["cpu_seconds"]) for cost in costs.values()]),
+        ("accelerator time", [duration(cost["accelerator_seconds"] or None) for cost in costs.values()]),
+        ("tokens read", [_count(cost["tokens"]) for cost in costs.values()]),
+        ("peak memory", [_memory(cost["peak_memory_mib"]) for cost in costs.values()]),
+        ("peak accelerator", [_memory(cost["accelerator_peak_mib"] or None) for cost in costs.values()]),
+        ("money", [_money(cost.get("money")) for cost in costs.values()]),
+        ("1,000 users", [duration(cost["seconds_per_1000"]) for cost in costs.values()]),
+        ("money, 1,000 users", [_money(cost.get("money_per_1000")) for cost in costs.values()]),
+    ]
+    kept = [(name, values) for name, values in columns if any(values)]
+    means = {row["system"]: row["metrics"][headline]["mean"] for row in results["leaderboard"]}
+    words = {"training": "seconds", "inference": "seconds_per_1000"}
+    rows = []
+    for place, system in enumerate(costs):
+        best = [word for word, key in words.items() if system in on_front[key]]
+        rows.append([system, f"{means[system]:.4f}", *(values[place] for _, values in kept), " and ".join(best)])
+    return ["system", headline, *(name for name, _ in kept), "unbeaten by"], rows
+
+
+COST_NOTE = (
+    "Training is every stage a system took, those of the language model and of the systems it builds on included; "
+    "inference is loading and judging. Unbeaten: no other system is as good for less or better for no more. Stages "
+    "share the machine with whatever else ran on it."
+)
+
+
+def cost_markdown(results: Mapping[str, Any], costs: Mapping[str, Cost]) -> str:
+    """The table with its note; empty where nothing is known."""
+    return f"## Cost\n\n{table_of(*cost_rows(results, costs))}\n\n{COST_NOTE}" if costs else ""
+
+
+def mean_cost(costs: Sequence[Cost]) -> Cost:
+    """Of repetitions of a training; None for what was not measured in all of them."""
+    keys = [key for key in costs[0] if all(key in cost for cost in costs)]
+    mean: dict[str, float | None] = {}
+    for key in keys:
+        values = [cost[key] for cost in costs]
+        known = [value for value in values if value is not None]
+        mean[key] = sum(known) / len(known) if len(known) == len(values) else None
+    return mean
+
+
+def duration(seconds: float | None) -> str:
+    """`12 ms`, `0.3 s`, `45 s`, `12.5 min`, `3.2 h`; empty for None."""
+    if seconds is None:
+        return ""
+    if seconds < 0.0995:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 100:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _count(value: float | None) -> str:
+    if not value:
+        return ""
+    return f"{value / 1e6:.1f} M" if value >= 1e6 else f"{value / 1e3:.0f} k"
+
+
+def _memory(mib: float | None) -> str:
+    if mib is None:
+        return ""
+    return f"{mib / 1024:.1f} GiB" if mib >= 1024 else f"{mib:.0f} MiB"
+
+
+def _money(value: float | None) -> str:
+    return "" if value is None else f"{value:.2g}" if value < 10 else f"{value:,.0f}"

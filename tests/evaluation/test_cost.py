@@ -1,0 +1,58 @@
+"""Costs of systems that share stages, by hand, and the front against its definition."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tandemrec.evaluation.cost import pareto_front, system_cost
+
+
+def stage(
+    name: str, seconds: float, tokens: int | None = None, cpu: float | None = 1.0, peak: float | None = 10.0
+) -> dict:
+    return {
+        "stage": name, "id": name, "seconds": seconds, "cpu_seconds": cpu, "accelerator_seconds": 0.0,
+        "tokens": tokens, "peak_memory_mib": peak, "accelerator_peak_mib": 0.0,
+    }  # fmt: skip
+
+
+CARD = {
+    "stages": [
+        stage("lm", 100, 5000, peak=90), stage("fit:A", 20, 700), stage("fit:B", 30, cpu=None), stage("evaluate:A", 4),
+        stage("evaluate:B", 8),
+    ],
+    "systems": {
+        "A": {"training": ["lm", "fit:A"], "judging": "evaluate:A"},
+        "B": {"training": ["lm", "fit:A", "fit:B"], "judging": "evaluate:B"},
+    },
+}  # fmt: skip
+
+
+def test_a_system_pays_for_what_it_builds_on() -> None:
+    found = system_cost(CARD, "A", examples=200, price=36.0)
+    assert found == {
+        "seconds": 120, "cpu_seconds": 2, "accelerator_seconds": 0, "tokens": 5700, "peak_memory_mib": 90,
+        "accelerator_peak_mib": 0, "seconds_per_1000": 20, "money": pytest.approx(1.2), "money_per_1000": 0.2,
+    }  # fmt: skip
+    other = system_cost(CARD, "B", examples=200)
+    assert (other["seconds"], other["cpu_seconds"], other["tokens"]) == (150, None, 5700)
+    assert "money" not in other
+    assert system_cost({"stages": []}, "A", examples=1) is None
+
+
+POINTS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=10)
+
+
+@given(POINTS, st.booleans())
+def test_the_front_by_its_definition(points: list[tuple[int, int]], errors: bool) -> None:
+    costs, values = [float(c) for c, _ in points], [float(v) for _, v in points]
+    found = pareto_front(costs, values, lower_is_better=errors)
+    for i in range(len(points)):
+        beaten = False
+        for j in range(len(points)):
+            better = values[j] < values[i] if errors else values[j] > values[i]
+            equal = values[j] == values[i]
+            if (costs[j] <= costs[i] and better) or (costs[j] < costs[i] and equal):
+                beaten = True
+        assert found[i] != beaten
+    assert any(found)
