@@ -43,7 +43,7 @@ ELSEWHERE = {
     "make demo": "`tandem run sample` is what it runs once the environment is there",
     "tandem run ml-1m": "needs MovieLens-1M; bundled recipes are checked in tests/experiment",
     "tandem data get ml-1m": "needs the network; tests/data/test_download.py downloads from a server of its own",
-    "tandem tune sample": "a search; tests/experiment/killed_tune.py has one",
+    "tandem tune sample": "a search; tests/experiment/test_tune.py has one",
     "tandem llm parity": "needs a vLLM server; tests/llm/test_vllm.py has one that answers like it",
     "tandem export RUN": "needs a finished language model; tests/experiment/test_partners.py exports one",
     "torchrun": "several processes; tests/training/test_processes.py runs them",

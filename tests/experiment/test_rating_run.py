@@ -58,7 +58,10 @@ def test_errors_by_activity_and_popularity_are_shown(finished: tuple[Path, Path]
 def test_evaluate_shows_errors_by_activity_and_popularity(finished: tuple[Path, Path]) -> None:
     shown = CliRunner().invoke(app, ["evaluate", str(finished[0]), "--store", str(finished[1])]).output
     words = " ".join(shown.split())
-    assert "RMSE by user activity (training ratings)" in words and "RMSE by item popularity (training ratings)" in words
+    assert (
+        "RMSE by user activity (training interactions)" in words
+        and "RMSE by item popularity (training interactions)" in words
+    )
 
 
 def test_a_column_that_was_added_later_joins_by_its_name_in_the_recipe(tmp_path: Path) -> None:
