@@ -308,8 +308,9 @@ def _ranker(content: dict[str, Any]) -> list[str]:
         f"## pointwise: {row['candidates']} candidates of a user over one prompt",
         f"Probabilities of five ratings for {row['candidates']} candidates of each of {row['users']} users of "
         f"MovieLens-100K by stories3m; prompts of {row['prompt_tokens']:.0f} tokens on average, "
-        f"{row['tail_tokens']:.0f} for a candidate. The usual way runs a prompt for each candidate, a user's in one "
-        "batch. The two sides take turns. `python benchmarks/ranker.py`",
+        f"{row['tail_tokens']:.0f} for a candidate, by the template for small models (`compact`): a template with more "
+        "words behind the history shares less and gains less. The usual way runs a prompt for each candidate, a user's "
+        "in one batch. The two sides take turns. `python benchmarks/ranker.py`",
         table_of(["ours", "usual", "ratio", "largest difference"], [cells]),
         _machine(content),
     ]

@@ -20,8 +20,8 @@ from tandemrec.errors import InputError
 from tandemrec.experiment.code_version import code_version
 from tandemrec.experiment.models import Materials, make_recommender
 from tandemrec.experiment.seeds import derive_seed
-from tandemrec.experiment.stages import CHOSEN, Choice, Stages, folder_identity, plain
-from tandemrec.experiment.store import Artifact
+from tandemrec.experiment.stages import CHOSEN, Choice, Stages, folder_identity
+from tandemrec.experiment.store import Artifact, plain
 from tandemrec.llm.recommenders.writer import TitleWriter
 from tandemrec.recommender import Recommender
 from tandemrec.selection.ccs import CCS, CCSConfig

@@ -12,13 +12,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tandemrec.augmentation.augmented import ADDED, AugmentedConfig
-from tandemrec.augmentation.augmented_ratings import AugmentedRatingsConfig, ask_for_attributes
-from tandemrec.augmentation.preferences import augment, targets_among
+from tandemrec.augmentation.augmented import ADDED
 from tandemrec.data.dataset import Dataset
 from tandemrec.data.examples import Examples, IntArray
 from tandemrec.data.filter import clean
-from tandemrec.data.origins import earlier
 from tandemrec.data.sources import load_dataset
 from tandemrec.data.split import Split, make_split
 from tandemrec.errors import InputError
@@ -26,13 +23,12 @@ from tandemrec.evaluation.evaluate import Evaluation, EvaluationConfig, evaluate
 from tandemrec.evaluation.ratings import RatingEvaluation, RatingEvaluationConfig, evaluate_ratings
 from tandemrec.experiment.code_version import code_version
 from tandemrec.experiment.models import Materials, System, code_rooms, load_recommender, make_recommender
+from tandemrec.experiment.mutual import INSTRUCTIONS, Mutual
 from tandemrec.experiment.recipe import Recipe
 from tandemrec.experiment.seeds import derive_seed
-from tandemrec.experiment.store import Artifact, Store, hash_files
+from tandemrec.experiment.store import Artifact, Store, hash_files, plain
 from tandemrec.llm.distil import distil, distil_summary
-from tandemrec.llm.instructions import Origin, write_instructions
 from tandemrec.llm.recommenders.base import LanguageModelUser
-from tandemrec.llm.recommenders.instructed import InstructedConfig
 from tandemrec.llm.recommenders.lessons import SOFTConfig
 from tandemrec.llm.recommenders.writer import TitleWriter, WriterConfig
 from tandemrec.recommender import Config, FitReport, RatingPredictor, Recommender, TextRecommender
@@ -43,9 +39,6 @@ ANSWERS = "answers.parquet"
 
 CHOSEN = "chosen.parquet"
 """Numbers of the training examples that a selector chose."""
-
-INSTRUCTIONS = "instructions.parquet"
-"""What a ranker or rater is tuned on."""
 
 JUDGING = tuple(f"evaluation/{name}.py" for name in ("evaluate", "metrics", "beyond", "segments", "sampled", "ratings"))
 """The code whose change means judging again; comparisons of what was judged are no part of it."""
@@ -160,8 +153,8 @@ class Stages:
         base = self.language_model(config, split, cut)
         lesson = split if choice is None else choice.lesson(split)
         answers = self._distilled(config, lesson, cut, choice)
-        instructions = self._instructions(config, split, cut)
-        augmentation = self._augmented(config, split, cut)
+        mutual = Mutual(self, split, cut)
+        instructions, augmentation = mutual.instructions(config), mutual.augmented(config)
         seed = self.recipe.fit_seed(name)
         if instructions is not None:
             self.instructions[name] = instructions
@@ -280,108 +273,6 @@ class Stages:
         }
         return self.get(f"distil:{teacher}", depends, make)
 
-    def _instructions(self, config: Config, split: Split, cut: Artifact) -> Artifact | None:
-        """What a ranker or rater is tuned on, with hints of models that have not seen the answers."""
-        if not isinstance(config, InstructedConfig) or not config.needs_instructions():
-            return None
-        settings, similar = config.instructions, config.similar or config.base
-        origins = [
-            {name: self._origin(name, number, config, split, cut) for name in dict.fromkeys((config.base, similar))}
-            for number in range(settings.origins)
-        ]
-        # The artifact has all hints: systems that differ in those they show are tuned on the same instructions.
-        prompt = config.prompt.model_copy(update={"similar_user": True, "prediction": True})
-        seed, candidates = derive_seed(self.recipe.seed, "instructions"), getattr(config, "candidates", 0)
-
-        def make(draft: Path, work: Path) -> dict[str, Any]:
-            asked = []
-            for number, artifacts in enumerate(origins):
-                known = earlier(split, number, settings.origins, settings.horizon)
-                systems = {n: load_recommender(self.recipe.models[n], a.path, self.load) for n, a in artifacts.items()}
-                vectors = config.neighbour_vectors(systems)
-                if vectors is None:
-                    vectors = getattr(systems[similar], "user_vectors", None)
-                asked.append(Origin(known, known.test, systems[config.base], vectors))
-            frame = write_instructions(asked, config.counts(), settings, prompt, candidates, seed)
-            frame.write_parquet(draft / INSTRUCTIONS)
-            return dict(frame.group_by("task").len().sort("task").iter_rows())
-
-        depends = {
-            "split": cut.content,
-            "config": plain(settings),
-            "prompt": plain(prompt),
-            "candidates": candidates,
-            "origins": [{name: artifact.content for name, artifact in some.items()} for some in origins],
-            "base": config.base,
-            "similar": similar,
-            "seed": seed,
-            "code": code_version("llm/instructions.py", "llm/questions.py", "llm/neighbours.py", "data/origins.py"),
-        }
-        return self.get(f"instructions:{config.base}", depends, make)
-
-    def _augmented(self, config: Config, split: Split, cut: Artifact) -> Artifact | None:
-        """What a language model adds to the training data; the same for all backbones that ask for the same."""
-        if isinstance(config, AugmentedRatingsConfig):
-            return self._attributes(config, split, cut)
-        if not isinstance(config, AugmentedConfig):
-            return None
-        seed = derive_seed(self.recipe.seed, f"augment:{config.data.method}")
-
-        def make(draft: Path, work: Path) -> dict[str, Any]:
-            frame = augment(split, config.data, self.load_ranker(config.by), config.by, seed)
-            frame.write_parquet(draft / ADDED)
-            asked = round(config.data.share * int((split.user_counts > 0).sum())) * config.data.per_user
-            held = targets_among(frame, split.test, split.n_items)
-            return {"by": config.by, "asked": asked, "added": frame.height, "offered_test_items": held}
-
-        depends = {
-            "split": cut.content,
-            "judge": self.partners(config),
-            "config": plain(config.data),
-            "seed": seed,
-            "code": code_version("augmentation", "aggregation/utilities.py", "llm", "recommender.py"),
-        }
-        return self.get(f"augment:{config.by}", depends, make)
-
-    def _attributes(self, config: AugmentedRatingsConfig, split: Split, cut: Artifact) -> Artifact:
-        """Attributes of the items that a language model knows."""
-
-        def make(draft: Path, work: Path) -> dict[str, Any]:
-            judge = None if config.by is None else self.load(config.by)
-            frame = ask_for_attributes(split, config, judge, work)
-            frame.write_parquet(draft / ADDED)
-            return {"known_share": {name: 1 - frame[name].null_count() / frame.height for name in config.data.columns}}
-
-        depends = {
-            "split": cut.content,
-            "judge": self.partners(config),
-            "chat": None if config.chat is None else plain(config.chat),
-            "config": plain(config.data),
-            "code": code_version("augmentation", "llm"),
-        }
-        return self.get("augment:attributes", depends, make)
-
-    def _origin(self, name: str, number: int, config: InstructedConfig, split: Split, cut: Artifact) -> Artifact:
-        """A conventional model trained on an earlier part of every history."""
-        settings, model = config.instructions, self.recipe.models[name]
-        seed = derive_seed(self.recipe.seed, f"origin:{name}:{number}")
-
-        def make(draft: Path, work: Path) -> dict[str, Any]:
-            system = make_recommender(model, Materials(None, None, {}, self.load))
-            known = earlier(split, number, settings.origins, settings.horizon)
-            report = system.fit(known, seed=seed, workspace=work)
-            system.save(draft)
-            return report.model_dump(mode="json")
-
-        depends = {
-            "split": cut.content,
-            "config": plain(model),
-            "place": [number, settings.origins, settings.horizon],
-            "seed": seed,
-            "code": code_version(*code_rooms(model), "data/origins.py"),
-        }
-        return self.get(f"origin:{name}", depends, make)
-
     def partners(self, config: Config) -> dict[str, str]:
         """Contents of the systems a model builds on, and of those that they build on, for its key.
 
@@ -429,11 +320,6 @@ class Stages:
 def fit_report(artifact: Artifact) -> FitReport:
     """The training report of a `fit` artifact."""
     return FitReport.model_validate(artifact.manifest["summary"])
-
-
-def plain(config: Config) -> dict[str, Any]:
-    """A config as JSON, for the key of a stage."""
-    return config.model_dump(mode="json")
 
 
 def folder_identity(config: Config) -> Any:

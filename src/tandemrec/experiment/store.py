@@ -21,6 +21,7 @@ from typing import Any
 
 from tandemrec.errors import InputError
 from tandemrec.experiment.meter import Meter
+from tandemrec.recommender import Config
 from tandemrec.training.processes import from_first, process_rank, wait_for_all
 
 MANIFEST = "manifest.json"
@@ -204,3 +205,8 @@ def _files(directory: Path) -> list[Path]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def plain(config: Config) -> dict[str, Any]:
+    """A config as JSON, for the key of a stage."""
+    return config.model_dump(mode="json")

@@ -1,0 +1,140 @@
+"""What language models and conventional models make for each other, as stages: instructions, and data to add."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tandemrec.augmentation.augmented import ADDED, AugmentedConfig
+from tandemrec.augmentation.augmented_ratings import AugmentedRatingsConfig, ask_for_attributes
+from tandemrec.augmentation.preferences import augment, targets_among
+from tandemrec.data.origins import earlier
+from tandemrec.data.split import Split
+from tandemrec.experiment.code_version import code_version
+from tandemrec.experiment.models import Materials, code_rooms, load_recommender, make_recommender
+from tandemrec.experiment.seeds import derive_seed
+from tandemrec.experiment.store import Artifact, plain
+from tandemrec.llm.instructions import Origin, write_instructions
+from tandemrec.llm.recommenders.instructed import InstructedConfig
+from tandemrec.recommender import Config
+
+if TYPE_CHECKING:
+    from tandemrec.experiment.stages import Stages
+
+INSTRUCTIONS = "instructions.parquet"
+"""What a ranker or rater is tuned on."""
+
+
+@dataclass
+class Mutual:
+    """Makes, over one split, what a model takes from models of the other kind; these must be trained."""
+
+    stages: Stages
+    split: Split
+    cut: Artifact
+
+    def instructions(self, config: Config) -> Artifact | None:
+        """What a ranker or rater is tuned on, with hints of models that have not seen the answers."""
+        if not isinstance(config, InstructedConfig) or not config.needs_instructions():
+            return None
+        settings, similar = config.instructions, config.similar or config.base
+        origins = [
+            {name: self._origin(name, number, config) for name in dict.fromkeys((config.base, similar))}
+            for number in range(settings.origins)
+        ]
+        # The artifact has all hints: systems that differ in those they show are tuned on the same instructions.
+        prompt = config.prompt.model_copy(update={"similar_user": True, "prediction": True})
+        seed, candidates = derive_seed(self.stages.recipe.seed, "instructions"), getattr(config, "candidates", 0)
+
+        def make(draft: Path, work: Path) -> dict[str, Any]:
+            asked = []
+            for number, artifacts in enumerate(origins):
+                known = earlier(self.split, number, settings.origins, settings.horizon)
+                systems = {
+                    n: load_recommender(self.stages.recipe.models[n], a.path, self.stages.load)
+                    for n, a in artifacts.items()
+                }
+                vectors = config.neighbour_vectors(systems)
+                if vectors is None:
+                    vectors = getattr(systems[similar], "user_vectors", None)
+                asked.append(Origin(known, known.test, systems[config.base], vectors))
+            frame = write_instructions(asked, config.counts(), settings, prompt, candidates, seed)
+            frame.write_parquet(draft / INSTRUCTIONS)
+            return dict(frame.group_by("task").len().sort("task").iter_rows())
+
+        depends = {
+            "split": self.cut.content,
+            "config": plain(settings),
+            "prompt": plain(prompt),
+            "candidates": candidates,
+            "origins": [{name: artifact.content for name, artifact in some.items()} for some in origins],
+            "base": config.base,
+            "similar": similar,
+            "seed": seed,
+            "code": code_version("llm/instructions.py", "llm/questions.py", "llm/neighbours.py", "data/origins.py"),
+        }
+        return self.stages.get(f"instructions:{config.base}", depends, make)
+
+    def augmented(self, config: Config) -> Artifact | None:
+        """What a language model adds to the training data; the same for all backbones that ask for the same."""
+        if isinstance(config, AugmentedRatingsConfig):
+            return self._attributes(config)
+        if not isinstance(config, AugmentedConfig):
+            return None
+        seed = derive_seed(self.stages.recipe.seed, f"augment:{config.data.method}")
+
+        def make(draft: Path, work: Path) -> dict[str, Any]:
+            frame = augment(self.split, config.data, self.stages.load_ranker(config.by), config.by, seed)
+            frame.write_parquet(draft / ADDED)
+            asked = round(config.data.share * int((self.split.user_counts > 0).sum())) * config.data.per_user
+            held = targets_among(frame, self.split.test, self.split.n_items)
+            return {"by": config.by, "asked": asked, "added": frame.height, "offered_test_items": held}
+
+        depends = {
+            "split": self.cut.content,
+            "judge": self.stages.partners(config),
+            "config": plain(config.data),
+            "seed": seed,
+            "code": code_version("augmentation", "aggregation/utilities.py", "llm", "recommender.py"),
+        }
+        return self.stages.get(f"augment:{config.by}", depends, make)
+
+    def _attributes(self, config: AugmentedRatingsConfig) -> Artifact:
+        """Attributes of the items that a language model knows."""
+
+        def make(draft: Path, work: Path) -> dict[str, Any]:
+            judge = None if config.by is None else self.stages.load(config.by)
+            frame = ask_for_attributes(self.split, config, judge, work)
+            frame.write_parquet(draft / ADDED)
+            return {"known_share": {name: 1 - frame[name].null_count() / frame.height for name in config.data.columns}}
+
+        depends = {
+            "split": self.cut.content,
+            "judge": self.stages.partners(config),
+            "chat": None if config.chat is None else plain(config.chat),
+            "config": plain(config.data),
+            "code": code_version("augmentation", "llm"),
+        }
+        return self.stages.get("augment:attributes", depends, make)
+
+    def _origin(self, name: str, number: int, config: InstructedConfig) -> Artifact:
+        """A conventional model trained on an earlier part of every history."""
+        settings, model = config.instructions, self.stages.recipe.models[name]
+        seed = derive_seed(self.stages.recipe.seed, f"origin:{name}:{number}")
+
+        def make(draft: Path, work: Path) -> dict[str, Any]:
+            system = make_recommender(model, Materials(None, None, {}, self.stages.load))
+            known = earlier(self.split, number, settings.origins, settings.horizon)
+            report = system.fit(known, seed=seed, workspace=work)
+            system.save(draft)
+            return report.model_dump(mode="json")
+
+        depends = {
+            "split": self.cut.content,
+            "config": plain(model),
+            "place": [number, settings.origins, settings.horizon],
+            "seed": seed,
+            "code": code_version(*code_rooms(model), "data/origins.py"),
+        }
+        return self.stages.get(f"origin:{name}", depends, make)
