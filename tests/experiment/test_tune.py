@@ -125,10 +125,10 @@ def test_the_test_part_is_never_looked_at(tmp_path: Path, monkeypatch: pytest.Mo
         assert len(split.valid) == 60
         return fit(model, split, **named)
 
-    def judging(model: Any, split: Split, config: evaluation.EvaluationConfig) -> Any:
+    def judging(model: Any, split: Split, config: evaluation.EvaluationConfig, **named: Any) -> Any:
         parts.append(config.part)
         assert len(split.test) == 0
-        return judge(model, split, config)
+        return judge(model, split, config, **named)
 
     monkeypatch.setattr(EASE, "fit", fitting)
     monkeypatch.setattr(stages, "evaluate", judging)
