@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tandemrec.errors import InputError
-from tandemrec.evaluation.beyond import beyond_accuracy, item_kinds
+from tandemrec.data.kinds import item_kinds
+from tandemrec.evaluation.beyond import beyond_accuracy
 from tandemrec.evaluation.evaluate import EvaluationConfig, evaluate
 from tandemrec.evaluation.segments import count_groups, ranking_segments
 from tests.evaluation.test_evaluate import Listing, split_of
@@ -30,7 +30,7 @@ def padded(lists: list[list[int]]) -> np.ndarray:
 
 @given(LISTS, COUNTS)
 def test_measures_of_lists_are_those_of_loops(lists: list[list[int]], counts: list[int]) -> None:
-    found = beyond_accuracy(padded(lists), np.array(counts), item_kinds(KINDS))
+    found = beyond_accuracy(padded(lists), np.array(counts), item_kinds(KINDS, None, ""))
     shown = [item for row in lists for item in row]
     if not shown:
         assert found == {}
@@ -58,15 +58,6 @@ def test_extremes() -> None:
     each = beyond_accuracy(np.arange(10, dtype=np.int32)[:, None], np.arange(10))
     assert (each["coverage"], each["gini"], each["tail"]) == (1.0, pytest.approx(0), pytest.approx(0.8))
     assert "diversity" not in each
-
-
-def test_kinds_come_from_the_first_known_or_the_named_column() -> None:
-    items = pl.DataFrame({"item_id": [1, 2, 3], "category": ["x", "y", "x"], "maker": ["m", "m", None]})
-    np.testing.assert_array_equal(item_kinds(items).toarray(), [[1, 0], [0, 1], [1, 0]])
-    np.testing.assert_array_equal(item_kinds(items, "maker").toarray(), [[1], [1], [0]])
-    assert item_kinds(items.select("item_id")) is None
-    with pytest.raises(InputError, match="no column 'colour', found item_id, category, maker"):
-        item_kinds(items, "colour")
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=40), st.integers(1, 5))

@@ -38,7 +38,7 @@ def test_groups_and_overlaps_by_hand() -> None:
 
 def test_coverage_by_hand(split: Split) -> None:  # noqa: F811
     examples = split.train
-    rows = coverage_table(split, examples, {"two": np.array([0, 1])}, item_kinds(split.dataset, "series", ""))
+    rows = coverage_table(split, examples, {"two": np.array([0, 1])}, item_kinds(split.dataset.items, "series", ""))
     everything, two = rows
     assert everything["users"] == everything["items"] == everything["categories"] == 1
     assert two["users"] == pytest.approx(len(set(examples.user[:2].tolist())) / len(set(examples.user.tolist())))

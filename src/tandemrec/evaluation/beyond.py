@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from tandemrec.data.examples import IntArray, ItemArray
-from tandemrec.errors import InputError
 from tandemrec.evaluation.metrics import FloatArray
 from tandemrec.recommender import NO_ITEM
-
-KIND_COLUMNS = ("categories", "genres", "category", "genre")
-"""Item columns that say of what kind an item is, the first of which is taken where none is named."""
 
 HEAD = 0.2
 """Share of the catalogue that counts as its head."""
 
 
-def beyond_accuracy(lists: ItemArray, item_counts: IntArray, kinds: Any | None = None) -> dict[str, float]:
+def beyond_accuracy(
+    lists: ItemArray, item_counts: IntArray, kinds: Sequence[frozenset[str]] | None = None
+) -> dict[str, float]:
     """Measures of what was recommended to B users.
 
     - `coverage`: share of the catalogue that somebody is recommended;
@@ -33,7 +31,7 @@ def beyond_accuracy(lists: ItemArray, item_counts: IntArray, kinds: Any | None =
     Args:
         lists: items (B, K), −1 where a list is shorter.
         item_counts: training interactions of every item, (I,).
-        kinds: (I, C) sparse truth values, see `item_kinds`.
+        kinds: of every item, see `data.kinds`.
     """
     shown = lists[lists != NO_ITEM]
     if not len(shown):
@@ -50,30 +48,18 @@ def beyond_accuracy(lists: ItemArray, item_counts: IntArray, kinds: Any | None =
         "novelty": float(-np.log2(chance[shown]).mean()),
         "tail": float(tail[shown].mean()),
     }
-    diversity = None if kinds is None else _diversity(lists, kinds)
+    diversity = None if kinds is None else _diversity(lists, _matrix(kinds))
     return found if diversity is None else found | {"diversity": diversity}
 
 
-def item_kinds(items: pl.DataFrame, column: str | None = None) -> Any | None:
-    """Which kinds every item is of, from a text or list column: (I, C) sparse; None where there is no such column.
-
-    Raises:
-        InputError: if the named column is not there.
-    """
+def _matrix(kinds: Sequence[frozenset[str]]) -> Any:
+    """Which kinds every item is of: (I, C) sparse."""
     from scipy.sparse import csr_array
 
-    if column is not None and column not in items.columns:
-        raise InputError(f"key 'evaluation.kinds': items have no column '{column}', found {', '.join(items.columns)}")
-    name = column or next((known for known in KIND_COLUMNS if known in items.columns), None)
-    if name is None:
-        return None
-    kinds = items.select(item=pl.int_range(pl.len()), kind=name)
-    if isinstance(kinds["kind"].dtype, pl.List):
-        kinds = kinds.explode("kind")
-    kinds = kinds.drop_nulls().unique().with_columns(kind=pl.col("kind").cast(pl.String).rank("dense") - 1)
-    places = kinds["item"].to_numpy(), kinds["kind"].to_numpy()
-    width = int(kinds["kind"].max() or 0) + 1 if kinds.height else 1  # type: ignore[arg-type]
-    return csr_array((np.ones(kinds.height, np.int32), places), shape=(items.height, width))
+    numbers = {kind: number for number, kind in enumerate(sorted(set().union(*kinds)))}
+    items = np.repeat(np.arange(len(kinds)), [len(own) for own in kinds])
+    columns = np.array([numbers[kind] for own in kinds for kind in own], np.int64)
+    return csr_array((np.ones(len(items), np.int32), (items, columns)), shape=(len(kinds), max(1, len(numbers))))
 
 
 def _diversity(lists: ItemArray, kinds: Any) -> float | None:

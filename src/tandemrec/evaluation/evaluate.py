@@ -12,9 +12,10 @@ import polars as pl
 from pydantic import Field, field_validator, model_validator
 
 from tandemrec.data.examples import Examples, IntArray, ItemArray, Ragged
+from tandemrec.data.kinds import item_kinds
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
-from tandemrec.evaluation.beyond import beyond_accuracy, item_kinds
+from tandemrec.evaluation.beyond import beyond_accuracy
 from tandemrec.evaluation.metrics import FloatArray, ranking_metrics
 from tandemrec.evaluation.sampled import SampledCandidates
 from tandemrec.evaluation.segments import ranking_segments
@@ -84,7 +85,7 @@ class EvaluationConfig(Config):
 
     kinds: str | None = None
     """Item column whose texts say how alike items are, for the diversity of lists; null: the first there is of
-    categories, genres, category, genre."""
+    genres, genre, categories, category, main_category, series."""
 
     @field_validator("cutoffs")
     @classmethod
@@ -185,7 +186,7 @@ def evaluate(
     if not len(rows):
         raise InputError(f"the {config.part} part has no example that can be judged")
     judged = examples.take(rows)
-    kinds = item_kinds(split.dataset.items, config.kinds) if lists else None
+    kinds = item_kinds(split.dataset.items, config.kinds, "evaluation.kinds") if lists else None
     shape = len(judged), int(config.headline.partition("@")[2])
     listed = np.full(shape, NO_ITEM, np.int32) if lists else None
     if config.sampled is None:

@@ -57,7 +57,7 @@ def select(
     check_data(recipe, dataset)
     stages = Stages(Store(store or default_root(), listen), recipe)
     data, data_artifact = stages.data(dataset)
-    kinds = item_kinds(data, recipe.selection.category, "selection.category")
+    kinds = item_kinds(data.items, recipe.selection.category, "selection.category")
     split, cut = stages.split(data, data_artifact)
     choices = Choices(stages, recipe.selection, split, cut)
     _train_judges(stages, choices, split, cut)

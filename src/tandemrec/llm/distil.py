@@ -37,7 +37,7 @@ def distil(
     Raises:
         InputError: if the items lack the column of kinds that the config names.
     """
-    kinds = item_kinds(dataset, config.kind, "distil.kind")
+    kinds = item_kinds(dataset.items, config.kind, "distil.kind")
     examples, target = first_targets(examples)
     if config.sampling is None:
         written = teacher.complete(examples, workspace=workspace)

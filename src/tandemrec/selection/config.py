@@ -51,7 +51,7 @@ class SelectionConfig(Config):
 
     category: str | None = None
     """Column of the items whose values count as categories in the report; null: the first there is of genres,
-    categories, category, main_category, series."""
+    genre, categories, category, main_category, series."""
 
     @model_validator(mode="after")
     def _models_are_named(self) -> Self:

@@ -98,7 +98,7 @@ def test_equal_answers_count_as_one(
 
 def test_unknown_column_of_kinds_is_refused(split: Split) -> None:
     with pytest.raises(InputError, match=r"'distil.kind': found 'genre', the items have: item_id, title, series"):
-        item_kinds(split.dataset, "genre", "distil.kind")
+        item_kinds(split.dataset.items, "genre", "distil.kind")
 
 
 def test_soft_starts_with_its_own_answers_and_turns_to_the_real_ones(

@@ -34,7 +34,7 @@ class DistilConfig(Config):
 
     kind: str | None = Field(None, min_length=1)
     """Column of the items that says what kind an item is, for the share of hits of the right kind; null: the first
-    there is of genres, categories, category, main_category, series."""
+    there is of genres, genre, categories, category, main_category, series."""
 
 
 class SFTConfig(Config):
