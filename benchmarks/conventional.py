@@ -34,7 +34,7 @@ from sequence_epochs import TimedEpochs
 from tandemrec.conventional.direct.interactions import Pairs
 from tandemrec.conventional.direct.lightgcn import LightGCN, LightGCNConfig
 from tandemrec.conventional.direct.mf import MF, MFConfig
-from tandemrec.conventional.direct.pairwise import PairBatch, PairwiseModel, PairwiseTask
+from tandemrec.conventional.direct.pairwise import PairBatch, PairwiseModel, PairwiseTask, by_column
 from tandemrec.data.dataset import Dataset
 from tandemrec.data.filter import CleaningConfig, clean
 from tandemrec.data.protocols import LeaveOneOut
@@ -202,6 +202,7 @@ def _given_vectors(split: Split, dim: int) -> MF:
     model.item_vectors = torch.randn(split.n_items, dim, generator=generator) * 0.1
     model.user_vectors[:, 0] = 1
     model.item_vectors[:, 0] = torch.from_numpy(np.log1p(split.item_counts)).float()
+    model.item_vectors = by_column(model.item_vectors)
     return model
 
 

@@ -55,12 +55,13 @@ def test_ties_at_the_end_of_the_list_go_to_the_lower_item() -> None:
     assert ranking.items.tolist() == [[999, 0, 1, 2], [999, 0, 1, 2], [999, 1, 2, 3]]
 
 
-def test_masking_leaves_the_scores_themselves_alone() -> None:
-    scores = torch.tensor([[-1.0, 0.0, 1.0]])
-    examples = Examples.from_histories([[0, 2, 2]])
-    masked = mask_scores(scores, examples, exclude_seen=True, candidates=None)
-    assert masked.tolist() == [[-np.inf, 0.0, -np.inf]]
-    assert scores.tolist() == [[-1.0, 0.0, 1.0]]
+def test_masked_are_seen_items_and_those_that_are_no_candidates() -> None:
+    scores = torch.tensor([[-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0], [5.0, 6.0, 7.0]])
+    examples = Examples.from_histories([[0, 2, 2], [], [1]])
+    mask_scores(scores, examples, exclude_seen=True, candidates=None)
+    assert scores.tolist() == [[-np.inf, 0.0, -np.inf], [-1.0, 0.0, 1.0], [5.0, -np.inf, 7.0]]
+    mask_scores(scores, examples, exclude_seen=False, candidates=np.array([True, True, False]))
+    assert scores.tolist() == [[-np.inf, 0.0, -np.inf], [-1.0, 0.0, -np.inf], [5.0, -np.inf, -np.inf]]
 
 
 @pytest.mark.parametrize("n", [0, 1, 7])

@@ -161,7 +161,10 @@ class Scorer(Recommender):
 
     @abstractmethod
     def scores(self, examples: Examples) -> torch.Tensor:
-        """Float32 scores (B, I) on the model's device; higher is better. Callers pass blocks, see `score_blocks`."""
+        """Float32 scores (B, I) on the model's device; higher is better. Callers pass blocks, see `score_blocks`.
+
+        The tensor is the caller's, who may write into it.
+        """
 
     def rows_at_once(self, n_items: int) -> int:
         """Examples of a block of `score_blocks`, at least 1."""
@@ -179,9 +182,9 @@ class Scorer(Recommender):
         )
         at = 0
         for block, scores in score_blocks(self, examples):
-            masked = mask_scores(scores, block, exclude_seen=exclude_seen, candidates=candidates)
-            best = stable_topk(masked, min(k, masked.shape[1]))
-            value = masked.gather(1, best)
+            mask_scores(scores, block, exclude_seen=exclude_seen, candidates=candidates)
+            best = stable_topk(scores, min(k, scores.shape[1]))
+            value = scores.gather(1, best)
             best = torch.where(torch.isneginf(value), torch.full_like(best, NO_ITEM), best)
             place = np.s_[at : at + len(block), : best.shape[1]]
             answer.items[place], answer.scores[place] = best.cpu().numpy(), value.cpu().numpy()
@@ -292,20 +295,17 @@ def score_blocks(scorer: Scorer, examples: Examples) -> Iterator[tuple[Examples,
         yield block, scorer.scores(block)
 
 
-def mask_scores(
-    scores: torch.Tensor, examples: Examples, *, exclude_seen: bool, candidates: BoolArray | None
-) -> torch.Tensor:
-    """A copy of `scores` (B, I) with −∞ at items that may not be recommended (0 is no mask: scores may be negative)."""
+def mask_scores(scores: torch.Tensor, examples: Examples, *, exclude_seen: bool, candidates: BoolArray | None) -> None:
+    """Write −∞ into `scores` (B, I) at items that may not be recommended (0 is no mask: scores may be negative)."""
     import torch
 
-    masked = scores.clone()
     if exclude_seen:
-        rows = torch.from_numpy(examples.seen.rows()).to(scores.device)
-        seen = torch.from_numpy(examples.seen.flat().astype(np.int64)).to(scores.device)
-        masked[rows, seen] = -torch.inf
+        width, lengths = scores.shape[1], examples.seen.lengths
+        places = np.repeat(np.arange(len(examples)) * width, lengths)
+        places += examples.seen.flat()
+        scores.view(-1).index_fill_(0, torch.from_numpy(places).to(scores.device), -torch.inf)
     if candidates is not None:
-        masked[:, torch.from_numpy(~candidates).to(scores.device)] = -torch.inf
-    return masked
+        scores[:, torch.from_numpy(~candidates).to(scores.device)] = -torch.inf
 
 
 def stable_topk(scores: torch.Tensor, k: int) -> torch.Tensor:

@@ -37,7 +37,7 @@ class Popularity(Scorer):
 
     def scores(self, examples: Examples) -> Tensor:
         """The counts, (B, I)."""
-        return self.counts_I.expand(len(examples), -1)
+        return self.counts_I.repeat(len(examples), 1)
 
     def save(self, directory: Path) -> None:
         """Config and counts."""

@@ -300,24 +300,24 @@ def _counted_ranks(
         # One sum is quicker than asking every score; of +∞ and −∞ it is not a number either, so then they are asked.
         if bool(torch.isnan(scores.sum())) and bool(torch.isnan(scores).any()):
             raise ValueError(f"{type(scorer).__name__} gave scores that are not numbers")
-        masked = mask_scores(scores, block, exclude_seen=exclude_seen, candidates=candidates)
+        mask_scores(scores, block, exclude_seen=exclude_seen, candidates=candidates)
         rows = torch.from_numpy(block.target.rows()).to(scores.device)
         targets = torch.from_numpy(block.target.flat().astype(np.int64)).to(scores.device)
-        own = masked[rows, targets]
+        own = scores[rows, targets]
         if lists is not None:
-            best = stable_topk(masked, min(lists.shape[1], masked.shape[1]))
-            best[torch.isneginf(masked.gather(1, best))] = NO_ITEM
+            best = stable_topk(scores, min(lists.shape[1], scores.shape[1]))
+            best[torch.isneginf(scores.gather(1, best))] = NO_ITEM
             lists[row : row + len(block), : best.shape[1]] = best.cpu().numpy()
             row += len(block)
         if draw is not None:
             # Whatever the system scores, the same items may be drawn.
-            open_BI = (
-                mask_scores(torch.zeros_like(scores), block, exclude_seen=exclude_seen, candidates=candidates) == 0
-            )
-            open_BI[rows, targets] = False
-            masked[~torch.from_numpy(draw(block.user, open_BI.cpu().numpy())).to(scores.device)] = -torch.inf
-            masked[rows, targets] = own
-        above, equal = _count(masked, rows, own)
+            open_BI = torch.zeros_like(scores)
+            mask_scores(open_BI, block, exclude_seen=exclude_seen, candidates=candidates)
+            open_BI[rows, targets] = -torch.inf
+            drawn_BI = draw(block.user, (open_BI == 0).cpu().numpy())
+            scores[~torch.from_numpy(drawn_BI).to(scores.device)] = -torch.inf
+            scores[rows, targets] = own
+        above, equal = _count(scores, rows, own)
         rank = torch.where(torch.isneginf(own), torch.inf, above + (equal - 1) * SHARE_ABOVE[ties])
         found[at : at + len(rank)] = rank.cpu().numpy()
         at += len(rank)
@@ -360,8 +360,8 @@ def _reachable(examples: Examples, exclude_seen: bool, candidates: BoolArray | N
     targets = examples.target.flat()
     reachable = np.ones(len(targets), bool) if candidates is None else candidates[targets]
     if exclude_seen and bool((examples.target.lengths == 1).all()):
-        rows = examples.seen.rows()
-        reachable[rows[examples.seen.flat() == targets[rows]]] = False
+        met = np.flatnonzero(examples.seen.flat() == np.repeat(targets, examples.seen.lengths))
+        reachable[np.searchsorted(np.cumsum(examples.seen.lengths), met, side="right")] = False
     elif exclude_seen:
         reachable &= ~np.isin(_pairs(examples.target), _pairs(examples.seen))
     return reachable

@@ -27,8 +27,8 @@ from tandemrec.evaluation.evaluate import validation_figures
 from tandemrec.recommender import Config, FitReport, Scorer
 from tandemrec.training import Task, TrainingConfig, default_device, train
 
-CACHE_SCORES = 1 << 18
-"""Scores that a processor writes and reads again best: 1 MB, so that blocks of them stay in its cache."""
+CACHE_SCORES = 1 << 19
+"""Scores that a processor writes and reads again best: 2 MB, so that blocks of them stay in its caches."""
 
 
 class PairwiseConfig(Config):
@@ -197,7 +197,7 @@ class PairwiseModel(Scorer):
     def publish(self, module: PairwiseModule) -> None:
         """Answer with the vectors of `module` from now on."""
         vectors = module.vectors().detach()
-        self.user_vectors, self.item_vectors = vectors[: module.n_users], vectors[module.n_users :]
+        self.user_vectors, self.item_vectors = vectors[: module.n_users], by_column(vectors[module.n_users :])
 
     def scores(self, examples: Examples) -> Tensor:
         """Scores (B, I).
@@ -230,7 +230,7 @@ class PairwiseModel(Scorer):
         model = cls(config, device)
         model.known_U = tensors["known_users"]
         model.user_vectors = tensors["user_vectors"].to(model.device)
-        model.item_vectors = tensors["item_vectors"].to(model.device)
+        model.item_vectors = by_column(tensors["item_vectors"].to(model.device))
         return model
 
     @property
@@ -249,6 +249,11 @@ class PairwiseModel(Scorer):
                 f"{len(users):,} examples are of others, such as example {wrong[0]}: {who}; a model that reads "
                 "histories (EASE, ItemKNN, ALS, SASRec) can answer them"
             )
+
+
+def by_column(vectors_ID: Tensor) -> Tensor:
+    """The same vectors, number after number in memory: small blocks of users times all items are a third quicker so."""
+    return vectors_ID.T.contiguous().T
 
 
 class PairwiseTask(Task[PairBatch]):
