@@ -48,7 +48,7 @@ class EffortConfig(Config):
     """Loss of a sample: the mean over those tokens, as in training; or their sum, the paper's negative log-likelihood,
     which grows with the title's length."""
 
-    micro_batch_tokens: int = Field(8192, ge=16)
+    micro_batch_tokens: int = Field(4096, ge=16)
     """Tokens that are run through the model at once; leaves the result alone."""
 
 
