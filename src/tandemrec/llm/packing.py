@@ -86,6 +86,7 @@ def pack(
     ids = np.full((n_rows, width), pad, np.int64)
     positions, example, completion = (np.zeros((n_rows, width), np.int64) for _ in range(3))
     source: list[IntArray] = []
+    label: list[IntArray] = []
     for b, (prompt, several) in enumerate(zip(prompts, completions, strict=True)):
         row, at, size = row_B[b], start_B[b], len(prompt)
         ids[row, at : at + size] = prompt
@@ -98,19 +99,20 @@ def pack(
             ids[row, at : at + size_c] = answer[:-1]
             positions[row, at : at + size_c] = np.arange(size, size + size_c)
             completion[row, at : at + size_c] = c + 1
-            predicted = np.array(answer) >= 0
+            tokens = np.array(answer)
+            predicted = tokens >= 0
             source.append(np.concatenate([[last_of_prompt], row * width + np.arange(at, at + size_c)])[predicted])
+            label.append(tokens[predicted])
             at += size_c
-    label = [token for several in completions for answer in several for token in answer if token >= 0]
-    counts = [[label_count(answer) for answer in several] for several in completions]
+    counts = [len(labels) for labels in label]
     return Packed(
         ids_RT=torch.from_numpy(ids),
         positions_RT=torch.from_numpy(positions),
         example_RT=torch.from_numpy(example),
         completion_RT=torch.from_numpy(completion),
         source_N=torch.from_numpy(np.concatenate(source)),
-        label_N=torch.tensor(label),
-        counts_BC=torch.tensor(counts),
+        label_N=torch.from_numpy(np.concatenate(label)),
+        counts_BC=torch.tensor(counts).view(len(prompts), -1),
     )
 
 
