@@ -68,11 +68,12 @@ def run_page(results: Mapping[str, Any], card: Mapping[str, Any], price: float |
     return _render(view)
 
 
-def comparison_page(results: Mapping[str, Any]) -> str:
+def comparison_page(results: Mapping[str, Any], shown: Mapping[str, Any] | None = None) -> str:
     """The report of a comparison of runs.
 
     Args:
         results: its `compare.json`.
+        shown: what replaces parts of the page or joins them: title, question, answer, and a paper's figures and claims.
     """
     names = list(dict.fromkeys(run["name"] for run in results["runs"]))
     view = _judgement(results) | _cost_view(results, results["costs"])
@@ -88,7 +89,7 @@ def comparison_page(results: Mapping[str, Any]) -> str:
         "stages_title": f"{len(results['runs'])} runs",
         "stages": runs_table(results),
     }
-    return _render(view)
+    return _render(view | dict(shown or {}))
 
 
 def _render(view: Mapping[str, Any]) -> str:
