@@ -76,7 +76,8 @@ def run_recipe(
     part()
     _show(finished.results)
     console.print(
-        f"\nWritten to {finished.path}: results.json, report.md, per_user.parquet, run_card.json, recipe.yaml"
+        f"\nWritten to {finished.path}: results.json, report.md, report.tex, per_user.parquet, run_card.json, "
+        "recipe.yaml"
     )
     console.print(f"Report, for a browser: {(finished.path / 'report.html').resolve()}", soft_wrap=True)
 
@@ -195,7 +196,7 @@ def report(
     run: RunArgument,
     price: Annotated[float | None, typer.Option(min=0, help="Price of an hour of the machine.")] = None,
 ) -> None:
-    """Write a finished run's report.html again, with costs in money."""
+    """Write a finished run's report.html (costs in money) and report.tex, its tables for LaTeX, again."""
     from tandemrec.experiment.run import Run, write_report
 
     console.print(f"Written to {write_report(Run.open(run), price)}")

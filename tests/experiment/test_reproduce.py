@@ -41,8 +41,11 @@ def test_soft_over_two_trainings_and_again(tmp_path: Path) -> None:
     assert {event.what for event in events} == {"found"}
 
 
-@pytest.mark.parametrize("name", ["dealrec/ablation", "llama4rec/table-4-ml-100k"])
-def test_an_experiment_of_every_other_paper(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "heading"),
+    [("dealrec/ablation", "What they learned from"), ("llama4rec/table-4-ml-100k", "Together with a language model")],
+)
+def test_an_experiment_of_every_other_paper(name: str, heading: str, tmp_path: Path) -> None:
     results = reproduce(name, "smoke", out=tmp_path / "out", store=tmp_path / "store")
     judged = [claim for claim in results["claims"] if claim["verdict"] != "not asked"]
     assert judged
@@ -52,6 +55,9 @@ def test_an_experiment_of_every_other_paper(name: str, tmp_path: Path) -> None:
         assert claim["systems"][0] in sentence(claim, results)
     for row in results["systems"]:
         assert set(row["metrics"]) == set(row["published"]) == set(results["metrics"])
+    assert heading in (tmp_path / "out" / "seed-42" / "report.html").read_text()
+    tables = (tmp_path / "out" / "seed-42" / "report.tex").read_text()
+    assert tables.count(r"\toprule") == tables.count(r"\end{tabular}") == 2
 
 
 def compared(*pairs: tuple[str, str, float, float], task: str = "ranking") -> dict[str, Any]:

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from tandemrec.report.beyond import MEANING, beyond_rows
 from tandemrec.report.charts import SERIES, interval_plot, line_plot, scatter_plot
+from tandemrec.report.choices import aggregation_view, selection_view
 from tandemrec.report.comparison import (
     answer,
     board_table,
@@ -39,6 +40,7 @@ def run_page(results: Mapping[str, Any], card: Mapping[str, Any], price: float |
     """
     headline = results["evaluation"]["headline"]
     view = _judgement(results) | _cost_view(results, run_costs(results, card, price))
+    view |= selection_view(card) | aggregation_view(results, card)
     view |= {
         "title": results["name"],
         "question": results["description"],
