@@ -11,6 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import tandemrec
+from docs.api_pages import api_pages
 from tandemrec.experiment.papers import Better, Cheaper, Claim, Easier, papers
 from tandemrec.report.leaderboard import table_of
 
@@ -68,7 +70,8 @@ def _paths(paths: tuple[str, ...], folder: str = "") -> str:
 
 def pages() -> dict[Path, str]:
     """Every page that is written here, and its text."""
-    return {DOCS / "papers.md": papers_page()}
+    package = Path(tandemrec.__file__).parent
+    return {DOCS / "papers.md": papers_page()} | api_pages(package, DOCS / "api")
 
 
 if __name__ == "__main__":

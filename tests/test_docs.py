@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import re
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import tandemrec
 from docs.build import pages
 from tandemrec.experiment.bundled import recipe_names
 from tandemrec.experiment.papers import experiments
+from tandemrec.recommender import Config
 
 ROOT = Path(__file__).parents[1]
 PAPERS = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
@@ -19,6 +22,42 @@ PAPERS = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
 @pytest.mark.parametrize("path", pages(), ids=lambda path: path.name)
 def test_a_page_is_as_the_code_has_it(path: Path) -> None:
     assert path.read_text(encoding="utf-8") == pages()[path], "run `python docs/build.py`"
+
+
+def test_every_setting_is_on_its_rooms_page() -> None:
+    """Each field of each config: name, bounds and text, as the classes themselves have them."""
+    seen = 0
+    for room in ("data", "evaluation", "training", "conventional", "llm", "selection", "augmentation", "aggregation"):
+        page = (ROOT / "docs" / "api" / f"{room}.md").read_text(encoding="utf-8")
+        for config in configs(room):
+            section = page.partition(f"\n### {config.__name__}\n")[2].partition("\n### ")[0]
+            for name in config.__annotations__:
+                if name not in config.model_fields:
+                    continue
+                line = next((line for line in section.splitlines() if line.startswith(f"| `{name}` |")), "")
+                assert line, f"{room}: {config.__name__}.{name}"
+                *_, bounds, text = [cell.strip() for cell in line.replace("\\|", "/").strip("| ").split(" | ")]
+                assert text.endswith((".", ")", ":")) or len(text) > 20, line
+                for mark in config.model_fields[name].metadata:
+                    for kind, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<")):
+                        assert getattr(mark, kind, None) is None or sign in bounds, line
+                seen += 1
+    assert seen > 250
+
+
+def configs(room: str) -> list[type[Config]]:
+    """Public configs of a room."""
+    package = importlib.import_module(f"tandemrec.{room}")
+    for found in pkgutil.walk_packages(package.__path__, f"tandemrec.{room}."):
+        importlib.import_module(found.name)
+    waiting, classes = [Config], set[type[Config]]()
+    while waiting:
+        for one in waiting.pop().__subclasses__():
+            if one not in classes:
+                classes.add(one)
+                waiting.append(one)
+    mine = [one for one in classes if one.__module__.startswith(f"tandemrec.{room}.")]
+    return [one for one in mine if not one.__name__.startswith("_")]
 
 
 def test_everything_that_papers_names_exists() -> None:
