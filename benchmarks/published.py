@@ -436,8 +436,9 @@ def _selection(content: dict[str, Any]) -> list[str]:
         "`python benchmarks/selection.py`. Influence on the risk of a SASRec (64 dimensions, two blocks; epochs of "
         f"training, not counted: {influence['epochs']}), usual way: mean gradient, 5,000 steps of the published "
         f"recursion, one backward pass a user. Effort of a fresh adapter's last value matrix on {texts:,} users, usual "
-        "way: one forward and backward pass a user, gradients going to all adapters. The usual way is timed on the first users and scaled; the quickest "
-        "of several attempts counts on either side. The machine was busy with other work.",
+        "way: one forward and backward pass a user, gradients going to all adapters. The usual way is timed on the "
+        "first users and scaled; the quickest of several attempts counts on either side. The machine was busy with "
+        "other work.",
         table_of(["", "ours", "usual", "ratio", "largest difference", "usual way timed on"], rows),
         f"Conjugate gradients: {solved['iterations']} products, residual {solved['residual']:.0e} at damping "
         f"{solved['damping']:g}. Where nothing is kept, positions are computed again for every product. "
