@@ -14,7 +14,7 @@ ifneq ($(wildcard ../shared/models),)
 export TANDEMREC_MODELS ?= $(abspath ../shared/models)
 endif
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format docs bench clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +35,9 @@ lint: $(VENV)/.installed
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.installed  ## pages that come from the code: docs/api, tables of docs/papers.md
+	$(BIN)/python docs/build.py
 
 bench: $(VENV)/.installed  ## side-by-side speed and memory programs
 	for program in benchmarks/{ingest,finetune,grounding,decode,selection,rating,conventional,ranker}.py; do \

@@ -5,6 +5,7 @@ python benchmarks/published.py ml-100k-direct ml-100k-als  # bundled recipes wit
 python benchmarks/published.py soft/ml-1m soft/games soft/toys  # three training seeds each (--seeds), in --runs
 python benchmarks/published.py dealrec/games dealrec/games-ratios dealrec/microlens  # the same
 python benchmarks/published.py ml-100k-rating ml-1m-rating    # rating prediction, three seeds each (--seeds)
+python benchmarks/published.py soft/table-2-game dealrec/table-4    # `tandem reproduce` at the scaled size, in --runs
 python benchmarks/published.py sasrec-ml-1m --workspace W     # half an hour on four cores; continues from W
 python benchmarks/published.py gru4rec-ml-1m bert4rec-ml-1m --workspace W --minutes 60   # what an hour reaches
 python benchmarks/published.py --render                       # docs/results.md and docs/benchmarks.md
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import dealrec_results
+import paper_results
 import rating_results
 import soft_results
 import yaml
@@ -68,7 +70,8 @@ LONG: dict[str, tuple[str, SequenceModel[Any, Any], int | None]] = {
 }
 """Name → system, model, and most epochs (None: as configured) of trainings on all of MovieLens-1M."""
 
-NAMES = (*RECIPES, *SEEDED, *LONG, *rating_results.WORDS, *soft_results.WORDS, *dealrec_results.WORDS)
+MEASURED = (*rating_results.WORDS, *soft_results.WORDS, *dealrec_results.WORDS, *paper_results.NAMES)
+NAMES = (*RECIPES, *SEEDED, *LONG, *MEASURED)
 SEED = 42
 SEEDS = (42, 43, 44)
 
@@ -234,6 +237,7 @@ def render() -> str:
                 curve = ", ".join(f"{row['epoch']:.0f}: {row['ndcg@10']:.4f}" for row in shown)
                 parts.append(f"Time ran out before it converged. Validation NDCG@10 by epoch: {curve}.")
         parts.append(f"Measured on {machine['processor']}, {machine['cores']} cores.")
+    parts += paper_results.sections(DOCS)
     parts += soft_results.sections(DOCS)
     parts += dealrec_results.sections(DOCS)
     parts += rating_results.sections(DOCS)
@@ -432,8 +436,9 @@ def _selection(content: dict[str, Any]) -> list[str]:
         "`python benchmarks/selection.py`. Influence on the risk of a SASRec (64 dimensions, two blocks; epochs of "
         f"training, not counted: {influence['epochs']}), usual way: mean gradient, 5,000 steps of the published "
         f"recursion, one backward pass a user. Effort of a fresh adapter's last value matrix on {texts:,} users, usual "
-        "way: one forward and backward pass a user, gradients going to all adapters. The usual way is timed on the first users and scaled; the quickest "
-        "of several attempts counts on either side. The machine was busy with other work.",
+        "way: one forward and backward pass a user, gradients going to all adapters. The usual way is timed on the "
+        "first users and scaled; the quickest of several attempts counts on either side. The machine was busy with "
+        "other work.",
         table_of(["", "ours", "usual", "ratio", "largest difference", "usual way timed on"], rows),
         f"Conjugate gradients: {solved['iterations']} products, residual {solved['residual']:.0e} at damping "
         f"{solved['damping']:g}. Where nothing is kept, positions are computed again for every product. "
@@ -447,7 +452,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=rating_results.SEEDS, help="of rating recipes and SOFT's"
+        "--seeds", type=int, nargs="+", default=rating_results.SEEDS, help="of rating recipes, SOFT and the papers"
     )
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where SOFT's runs lie, or go")
     parser.add_argument("--systems", nargs="+", default=(), help="these alone, of a recipe with one seed")
@@ -459,7 +464,11 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known are {', '.join(NAMES)}")
     for name in arguments.names:
-        if name in rating_results.WORDS:
+        path = DOCS / "results" / f"{name.replace('/', '-')}.json"
+        if name in paper_results.NAMES:
+            path = DOCS / "results" / paper_results.file_of(name)
+            content = paper_results.measure(name, tuple(arguments.seeds), arguments.runs)
+        elif name in rating_results.WORDS:
             content = rating_results.measure(name, tuple(arguments.seeds))
         elif name in soft_results.WORDS:
             content = soft_results.measure(name, tuple(arguments.seeds), arguments.runs)
@@ -470,11 +479,9 @@ def main() -> None:
         else:
             content = seeds(name) if name in SEEDED else recipe(name, systems=arguments.systems)
         content |= {"hardware": hardware(), "packages": package_versions()}
-        (DOCS / "results").mkdir(exist_ok=True)
-        (DOCS / "results" / f"{name.replace('/', '-')}.json").write_text(
-            json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-        )
-        for row in content["rows"]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        for row in content["systems" if name in paper_results.NAMES else "rows"]:
             print(name, row["system"], {key: round(value["mean"], 4) for key, value in row["metrics"].items()})
     if arguments.render:
         (DOCS / "results.md").write_text(render(), encoding="utf-8")

@@ -17,7 +17,7 @@ from tandemrec.cli import app
 from tandemrec.data.sample import load_sample
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/guide.md", "docs/distributed.md")
+PAGES = ("README.md", "docs/guide.md", "docs/distributed.md", "docs/papers.md")
 
 SMALL = ["split.sample={train: 48, valid: 16, test: 40}"]
 QUICK = ["models.SASRec.training.epochs=1", "models.SASRec.dim=8"]
@@ -43,6 +43,8 @@ ELSEWHERE = {
     "make demo": "`tandem run sample` is what it runs once the environment is there",
     "tandem run ml-1m": "needs MovieLens-1M; bundled recipes are checked in tests/experiment",
     "tandem data get ml-1m": "needs the network; tests/data/test_download.py downloads from a server of its own",
+    "tandem reproduce soft/figure-2": "an experiment of a paper; tests/experiment/test_reproduce.py runs it",
+    "tandem reproduce NAME": "any experiment",
     "tandem tune sample": "a search; tests/experiment/test_tune.py has one",
     "tandem llm parity": "needs a vLLM server; tests/llm/test_vllm.py has one that answers like it",
     "tandem export RUN": "needs a finished language model; tests/experiment/test_partners.py exports one",
@@ -71,7 +73,7 @@ def printed(page: str) -> list[str]:
 
 def named_only(command: str) -> bool:
     """A verb in running text without what it works on, such as `tandem llm build`."""
-    return command in {"tandem llm build", "tandem data show", "tandem compare"}
+    return command in {"tandem llm build", "tandem data show", "tandem data show dealrec/games", "tandem compare"}
 
 
 def begins(command: str, table: dict) -> str | None:

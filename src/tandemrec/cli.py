@@ -76,7 +76,8 @@ def run_recipe(
     part()
     _show(finished.results)
     console.print(
-        f"\nWritten to {finished.path}: results.json, report.md, per_user.parquet, run_card.json, recipe.yaml"
+        f"\nWritten to {finished.path}: results.json, report.md, report.tex, per_user.parquet, run_card.json, "
+        "recipe.yaml"
     )
     console.print(f"Report, for a browser: {(finished.path / 'report.html').resolve()}", soft_wrap=True)
 
@@ -159,12 +160,43 @@ def compare(
     console.print(f"\nWritten to {out}: compare.html, compare.json, compare.md, compare.tex")
 
 
+@app.command("reproduce")
+def reproduce_experiment(
+    name: Annotated[str, typer.Argument(help="LIST, or an experiment such as soft/table-2-game.")],
+    scale: Annotated[str, typer.Option(help="full (the paper's), scaled (a laptop's) or smoke (seconds).")] = "scaled",
+    seeds: Annotated[str | None, typer.Option(help="Training seeds, such as 42,43; default: the experiment's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Output directory; default reproductions/NAME-SCALE.")] = None,
+    recipe_only: Annotated[bool, typer.Option("--recipe-only", help="Write the recipe and run nothing.")] = False,
+    store: StoreOption = None,
+) -> None:
+    """Repeat a table or figure of a paper: its figures beside ours, and which of its claims hold. Goes on if killed."""
+    from tandemrec.experiment.papers import described, read_scale, read_seeds
+    from tandemrec.experiment.reproduce import default_out, reproduce, write_recipe
+    from tandemrec.report.reproduction import experiment_table, sentence, verdict
+    from tandemrec.training import part
+
+    if name.lower() == "list":
+        console.print(experiment_table(described()))
+        return
+    size, out = read_scale(scale), out or default_out(name, scale)
+    if recipe_only:
+        console.print(f"Written to {write_recipe(name, size, out)}", soft_wrap=True)
+        return
+    results = reproduce(name, size, seeds=read_seeds(seeds), out=out, store=store, listen=_tell)
+    part()
+    if results:
+        for claim in results["claims"]:
+            console.print(sentence(claim, results), markup=False)
+        console.print(verdict(results), markup=False)
+        console.print(f"\nWritten to {out}: reproduction.html, reproduction.md, reproduction.json, compare.*")
+
+
 @app.command()
 def report(
     run: RunArgument,
     price: Annotated[float | None, typer.Option(min=0, help="Price of an hour of the machine.")] = None,
 ) -> None:
-    """Write a finished run's report.html again, with costs in money."""
+    """Write a finished run's report.html (costs in money) and report.tex, its tables for LaTeX, again."""
     from tandemrec.experiment.run import Run, write_report
 
     console.print(f"Written to {write_report(Run.open(run), price)}")

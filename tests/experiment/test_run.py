@@ -47,7 +47,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_a_run_leaves_what_it_promises(finished: tuple[Path, Path]) -> None:
     path, _ = finished
     assert {file.name for file in path.iterdir()} == {
-        *("results.json", "report.html", "report.md", "per_user.parquet", "run_card.json", "recipe.yaml")
+        *("results.json", "report.html", "report.md", "report.tex", "per_user.parquet", "run_card.json", "recipe.yaml")
     }
     results = json.loads((path / "results.json").read_text())
     assert {row["system"] for row in results["leaderboard"]} == {"EASE", "SASRec", "BIGRec"}

@@ -12,6 +12,8 @@ import numpy as np
 import polars as pl
 import yaml
 
+from tandemrec.aggregation.rankings import RankingAggregateConfig
+from tandemrec.aggregation.ratings import RatingAggregateConfig
 from tandemrec.data.dataset import Dataset
 from tandemrec.data.examples import Examples
 from tandemrec.data.ratings import Pairs
@@ -23,15 +25,19 @@ from tandemrec.experiment.costs import stage_cost, stage_id
 from tandemrec.experiment.models import System, load_recommender
 from tandemrec.experiment.recipe import Recipe, load_recipe
 from tandemrec.experiment.results import collect
+from tandemrec.experiment.selection_facts import selection_facts
 from tandemrec.experiment.stages import PER_EXAMPLE, Choice, Stages
 from tandemrec.experiment.store import Artifact, StageEvent, Store, default_root, find_damage, write_whole
+from tandemrec.llm.recommenders.ranker import RankerConfig
+from tandemrec.llm.recommenders.rater import RaterConfig
 from tandemrec.recommender import NO_ITEM, Ranking, RatingPredictor
+from tandemrec.report.comparison import comparison_latex
 from tandemrec.report.html import run_page
 from tandemrec.report.page import markdown_page
 from tandemrec.training.processes import process_rank, wait_for_all
 
 RESULTS, CARD, RECIPE, PER_USER = "results.json", "run_card.json", "recipe.yaml", "per_user.parquet"
-REPORT = "report.html"
+REPORT, LATEX = "report.html", "report.tex"
 
 
 def run(
@@ -72,7 +78,10 @@ def run(
 
     results = collect(recipe, split, data_artifact, split_artifact, judged)
     if process_rank() == 0:
-        _write(out, recipe, results, _card(stages, data_artifact, split_artifact, judged, chosen), judged)
+        card = _card(stages, data_artifact, split_artifact, judged, chosen) | {"reranked": _reranked(recipe)}
+        if choices is not None and chosen:
+            card["selection"] = selection_facts(choices, chosen, split)
+        _write(out, recipe, results, card, judged)
     wait_for_all()
     return Run.open(out)
 
@@ -115,7 +124,7 @@ def judge_again(
 
 
 def write_report(run: Run, price: float | None = None) -> Path:
-    """Write `report.html` of a finished run again, with costs in money where a price is given.
+    """Write `report.html` (costs in money where a price is given) and `report.tex` of a finished run again.
 
     Args:
         run: the finished run.
@@ -127,6 +136,7 @@ def write_report(run: Run, price: float | None = None) -> Path:
     if "examples" not in run.results or "systems" not in run.card:
         raise InputError(f"{run.path} is of an older version; `tandem run {run.path / RECIPE}` makes it anew")
     (run.path / REPORT).write_text(run_page(run.results, run.card, price), encoding="utf-8")
+    (run.path / LATEX).write_text(comparison_latex(run.results), encoding="utf-8")
     return run.path / REPORT
 
 
@@ -290,6 +300,15 @@ def _card(
     }
 
 
+def _reranked(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Systems that work on another one's candidates or ratings, with that one and how many candidates there are."""
+    return {
+        name: {"base": config.base, "candidates": getattr(config, "candidates", None)}
+        for name, config in recipe.models.items()
+        if isinstance(config, RankerConfig | RaterConfig | RankingAggregateConfig | RatingAggregateConfig)
+    }
+
+
 def _write(
     out: Path,
     recipe: Recipe,
@@ -307,5 +326,6 @@ def _write(
     pl.concat(frames).write_parquet(out / PER_USER)
     (out / CARD).write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (out / "report.md").write_text(markdown_page(results, card), encoding="utf-8")
+    (out / LATEX).write_text(comparison_latex(results), encoding="utf-8")
     (out / REPORT).write_text(run_page(results, card), encoding="utf-8")
     write_whole(out / RESULTS, results)

@@ -18,10 +18,10 @@ from tandemrec.experiment.card import hardware, package_versions
 from tandemrec.experiment.choices import Choices
 from tandemrec.experiment.recipe import Recipe
 from tandemrec.experiment.run import check_data
+from tandemrec.experiment.selection_facts import groups_of
 from tandemrec.experiment.stages import Stages
 from tandemrec.experiment.store import Artifact, StageEvent, Store, default_root, write_whole
-from tandemrec.selection.dealrec import DEALRecConfig
-from tandemrec.selection.report import coverage_table, group_table, overlap_table, score_table
+from tandemrec.selection.report import coverage_table, overlap_table, score_table
 from tandemrec.selection.selector import FloatArray
 
 SELECTION = "selection.json"
@@ -72,7 +72,7 @@ def select(
         "budget": recipe.selection.budget,
         "coverage": coverage_table(split, split.train, rows, kinds),
         "overlap": overlap_table(rows),
-        "groups": _groups(recipe, scores),
+        "groups": groups_of(recipe, scores),
         "influence": choices.facts,
     }
     if validate:
@@ -101,17 +101,6 @@ def _train_judges(stages: Stages, choices: Choices, split: Split, cut: Artifact)
         if name in needed:
             selector = recipe.selector_of(name)
             stages.fit(name, split, cut, None if selector is None else choices.choose(selector))
-
-
-def _groups(recipe: Recipe, scores: Mapping[str, Mapping[str, FloatArray]]) -> dict[str, list[dict[str, Any]]]:
-    """Score groups and their budgets of the selectors that draw from all of them."""
-    selection = recipe.selection
-    assert selection is not None
-    return {
-        name: group_table(scores[name]["overall"], config.groups, selection.budget_of(name))
-        for name, config in selection.selectors.items()
-        if isinstance(config, DEALRecConfig) and config.sampling == "coverage" and not config.hard_prune
-    }
 
 
 def _write(

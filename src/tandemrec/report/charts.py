@@ -16,6 +16,9 @@ LETTER = 7.4
 SERIES = 8
 """Different colours; a plot of more systems would be read by nobody."""
 
+_BACK = 7
+"""Number of the colour of what stands behind."""
+
 Format = Callable[[float], str]
 
 
@@ -134,17 +137,62 @@ def line_plot(
             )
         )
     if len(shown) > 1:
-        for line, row in enumerate(rows):
-            at = float(LEFT)
-            for number, name in row:
-                level = HEIGHT + 18 * line + 6
-                parts.append(
-                    Markup('<g class="s{}">{}</g>').format(number, _line(at, level - 4, at + 18, level - 4, ""))
-                )
-                parts.append(_text(at + 23, level, name, "start"))
-                at += 40 + LETTER * len(name)
+        parts += _legend(rows)
     parts += [_text((LEFT + WIDTH) / 2, HEIGHT - 8, x_label, "middle"), _text(4, TOP - 2, y_label, "start")]
     return _svg(parts, height, f"{y_label} by {x_label}")
+
+
+def points_plot(groups: Mapping[str, Sequence[Sequence[float]]], x_label: str, y_label: str) -> Markup:
+    """Points of a few groups over two linear axes, the first group at the back.
+
+    Args:
+        groups: name → points (x, y).
+        x_label: what x is.
+        y_label: what y is.
+    """
+    every = [point for points in groups.values() for point in points]
+    x = _padded([point[0] for point in every], LEFT, WIDTH - RIGHT)
+    y = _padded([point[1] for point in every], HEIGHT - BOTTOM, TOP)
+    parts = [*_vertical_grid(x, TOP, HEIGHT - BOTTOM, _plain), *_horizontal_grid(y, _plain)]
+    for number, points in enumerate(groups.values()):
+        dots = Markup("").join(
+            Markup('<circle cx="{}" cy="{}" r="{}"/>').format(x(one), y(other), 2 + number) for one, other in points
+        )
+        parts.append(Markup('<g class="s{} points">{}</g>').format(_BACK - number * _BACK, dots))
+    parts += _swatches({_BACK - number * _BACK: name for number, name in enumerate(groups)})
+    parts += [_text((LEFT + WIDTH) / 2, HEIGHT - 8, x_label, "middle"), _text(4, TOP - 2, y_label, "start")]
+    return _svg(parts, HEIGHT + 18, f"{y_label} over {x_label}")
+
+
+def share_plot(groups: Sequence[tuple[float, float, int, int]], x_label: str) -> Markup:
+    """Bars of how many there are, logarithmic, each with a bar of how many of them are taken.
+
+    Args:
+        groups: low, high, how many, how many of them.
+        x_label: what low and high are.
+    """
+    x = _Axis(groups[0][0], groups[-1][1], LEFT, WIDTH - RIGHT)
+    y = _Axis(0.5, max(size for _, _, size, _ in groups) * 1.2, HEIGHT - BOTTOM, TOP, log=True)
+    parts = [*_vertical_grid(x, TOP, HEIGHT - BOTTOM, _plain), *_horizontal_grid(y, _plain)]
+    bar = Markup('<rect class="s{} bars" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>')
+    for low, high, size, taken in groups:
+        for kind, count in ((_BACK, size), (0, taken)):
+            if count:
+                wide, tall = round(max(1.0, x(high) - x(low) - 1), 1), round(HEIGHT - BOTTOM - y(count), 1)
+                parts.append(bar.format(kind, x(low), y(count), wide, tall, f"{taken:,} of {size:,}"))
+    parts += _swatches({_BACK: "samples", 0: "chosen"})
+    parts += [_text((LEFT + WIDTH) / 2, HEIGHT - 8, x_label, "middle"), _text(4, TOP - 2, "samples", "start")]
+    return _svg(parts, HEIGHT + 18, f"samples by {x_label}")
+
+
+def _swatches(names: Mapping[int, str]) -> list[Markup]:
+    """A dot and a name for every colour."""
+    parts, at = [], float(LEFT)
+    for number, name in names.items():
+        dot = Markup('<circle cx="{}" cy="{}" r="4"/>').format(round(at + 6, 1), HEIGHT + 8)
+        parts += [Markup('<g class="s{}">{}</g>').format(number, dot), _text(at + 16, HEIGHT + 12, name, "start")]
+        at += 36 + LETTER * len(name)
+    return parts
 
 
 def _legend(rows: Sequence[Sequence[tuple[int, str]]]) -> list[Markup]:

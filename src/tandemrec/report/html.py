@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from tandemrec.report.beyond import MEANING, beyond_rows
 from tandemrec.report.charts import SERIES, interval_plot, line_plot, scatter_plot
+from tandemrec.report.choices import aggregation_view, selection_view
 from tandemrec.report.comparison import (
     answer,
     board_table,
@@ -39,6 +40,7 @@ def run_page(results: Mapping[str, Any], card: Mapping[str, Any], price: float |
     """
     headline = results["evaluation"]["headline"]
     view = _judgement(results) | _cost_view(results, run_costs(results, card, price))
+    view |= selection_view(card) | aggregation_view(results, card)
     view |= {
         "title": results["name"],
         "question": results["description"],
@@ -68,11 +70,12 @@ def run_page(results: Mapping[str, Any], card: Mapping[str, Any], price: float |
     return _render(view)
 
 
-def comparison_page(results: Mapping[str, Any]) -> str:
+def comparison_page(results: Mapping[str, Any], shown: Mapping[str, Any] | None = None) -> str:
     """The report of a comparison of runs.
 
     Args:
         results: its `compare.json`.
+        shown: what replaces parts of the page or joins them: title, question, answer, and a paper's figures and claims.
     """
     names = list(dict.fromkeys(run["name"] for run in results["runs"]))
     view = _judgement(results) | _cost_view(results, results["costs"])
@@ -88,7 +91,7 @@ def comparison_page(results: Mapping[str, Any]) -> str:
         "stages_title": f"{len(results['runs'])} runs",
         "stages": runs_table(results),
     }
-    return _render(view)
+    return _render(view | dict(shown or {}))
 
 
 def _render(view: Mapping[str, Any]) -> str:

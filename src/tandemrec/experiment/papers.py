@@ -1,0 +1,237 @@
+"""The experiments of the papers: which recipe repeats which table or figure, at which size, and what is claimed there.
+
+The index is the folder `papers` of the package, one YAML file a paper. An experiment is a bundled recipe and what is
+changed in it, so that it needs no copy of the recipe at every size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from functools import cache
+from importlib import resources
+from typing import Any, Literal, Self, get_args
+
+from pydantic import Field, ValidationError, model_validator
+
+from tandemrec.errors import InputError
+from tandemrec.experiment.bundled import read_recipe
+from tandemrec.experiment.fine_tunings import effort
+from tandemrec.experiment.recipe import Recipe, explain, load_recipe, parse_yaml
+from tandemrec.experiment.variation import changed, reduced
+from tandemrec.recommender import Config
+
+Scale = Literal["full", "scaled", "smoke"]
+SCALES: tuple[Scale, ...] = get_args(Scale)
+
+SHARED = "shared"
+"""Key of a paper's file that holds nothing but YAML anchors."""
+
+
+class Better(Config):
+    """A system is better than another one, by a paired test over users and, where there are several, training seeds."""
+
+    better: str
+    """The system that is to win."""
+
+    than: str
+    """The system that is to lose."""
+
+
+class Cheaper(Config):
+    """Training a system, all that it builds on included, takes less time than training another one."""
+
+    cheaper: str
+    """The system that is to take less."""
+
+    than: str
+    """The system that is to take more."""
+
+
+class Easier(Config):
+    """A teacher's own answers are easier to learn than the real ones: losses of the first epochs of both."""
+
+    easier: str
+    """The student that learns the teacher's answers."""
+
+    ratio: float | None = Field(None, gt=0)
+    """Loss on own answers over loss on real ones in the paper."""
+
+
+Claim = Better | Cheaper | Easier
+
+
+class Size(Config):
+    """What a recipe becomes at one size."""
+
+    change: dict[str, Any] = Field(default_factory=dict)
+    """Merged into the recipe, see `variation.changed`."""
+
+    systems: tuple[str, ...] | None = None
+    """The systems that are kept, with all they build on; null: those of the experiment."""
+
+    seeds: tuple[int, ...] = Field((42, 43, 44), min_length=1)
+    """Training seeds."""
+
+    differs: str = ""
+    """What is not as in the paper."""
+
+
+class Experiment(Config):
+    """A table or figure, or a part of one."""
+
+    shows: str
+    """Which one."""
+
+    asks: str
+    """Its question."""
+
+    recipe: str
+    """The bundled recipe that it is made from."""
+
+    systems: tuple[str, ...] | None = None
+    """The systems of the recipe that take part, with all they build on; null: all."""
+
+    metrics: tuple[str, ...] = Field(min_length=1)
+    """What is shown."""
+
+    judged_by: str
+    """The metric of the claims; it may be another one than the recipe's headline."""
+
+    published: dict[str, tuple[float | None, ...]] = Field(default_factory=dict)
+    """The paper's figures by the system's name here, one a metric; null where there is none, or an impossible one."""
+
+    note: str = ""
+    """What is to be known about the published figures."""
+
+    claims: tuple[Claim, ...] = ()
+    """What the paper says they show."""
+
+    modules: tuple[str, ...] = Field(min_length=1)
+    """What computes it, as paths below the package."""
+
+    tests: tuple[str, ...] = Field(min_length=1)
+    """What checks that, as paths below `tests`."""
+
+    full: Size
+    """The paper's size."""
+
+    scaled: Size = Size()
+    """What a laptop without an accelerator can run."""
+
+    smoke: Size
+    """Seconds; shows that it runs, nothing else."""
+
+    @model_validator(mode="after")
+    def _a_figure_for_every_metric(self) -> Self:
+        for system, figures in self.published.items():
+            if len(figures) != len(self.metrics):
+                raise ValueError(f"'{system}' has {len(figures)} published figures for {len(self.metrics)} metrics")
+        return self
+
+    def size(self, scale: Scale) -> Size:
+        """What it is at a size."""
+        found: Size = getattr(self, scale)
+        return found
+
+
+class Paper(Config):
+    """A paper and its experiments."""
+
+    title: str
+    """Its name."""
+
+    reference: str
+    """Authors and where it was published."""
+
+    experiments: dict[str, Experiment] = Field(min_length=1)
+    """Experiments by name, without the paper's."""
+
+
+@cache
+def papers() -> Mapping[str, Paper]:
+    """All papers by name."""
+    folder = resources.files("tandemrec") / "papers"
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
+    found = {}
+    for file in files:
+        tree = parse_yaml(file.read_text(encoding="utf-8"), file.name)
+        tree.pop(SHARED, None)
+        try:
+            found[file.name.removesuffix(".yaml")] = Paper.model_validate(tree)
+        except ValidationError as error:
+            raise InputError(f"{file.name}: {explain(error, tree)}") from None
+    return found
+
+
+def experiments() -> dict[str, Experiment]:
+    """All experiments by name, such as `soft/table-2-game`."""
+    return {f"{paper}/{name}": one for paper, content in papers().items() for name, one in content.experiments.items()}
+
+
+def find_experiment(name: str) -> Experiment:
+    """The experiment of that name.
+
+    Raises:
+        InputError: if there is none.
+    """
+    known = experiments()
+    if name not in known:
+        near = get_close_matches(name, known, 3)
+        hint = f"did you mean {', '.join(near)}?" if near else f"there are: {', '.join(known)}"
+        raise InputError(f"there is no experiment '{name}'; {hint}")
+    return known[name]
+
+
+def experiment_recipe(name: str, scale: Scale, training_seed: int | None = None) -> Recipe:
+    """The recipe of an experiment at a size; nothing of its data need be there.
+
+    Raises:
+        InputError: if there is no such experiment.
+    """
+    experiment = find_experiment(name)
+    size = experiment.size(scale)
+    tree = changed(parse_yaml(read_recipe(experiment.recipe), experiment.recipe), size.change)
+    tree |= {"name": f"{name.replace('/', '-')}-{scale}", "description": experiment.asks, "tune": None}
+    kept = reduced(tree, size.systems or experiment.systems)
+    return load_recipe(kept if training_seed is None else kept | {"training_seed": training_seed})
+
+
+def described() -> list[dict[str, str]]:
+    """All experiments as rows of texts: name, what it shows, recipe, and what it trains when scaled and in full."""
+    return [
+        {
+            "experiment": name,
+            "shows": f"{papers()[name.partition('/')[0]].title}, {one.shows}",
+            "recipe": one.recipe,
+            **{scale: effort(experiment_recipe(name, scale)) for scale in ("scaled", "full")},
+        }
+        for name, one in experiments().items()
+    ]
+
+
+def read_scale(text: str) -> Scale:
+    """The size of that name.
+
+    Raises:
+        InputError: if there is none.
+    """
+    for scale in SCALES:
+        if text == scale:
+            return scale
+    raise InputError(f"--scale: found '{text}', expected one of {', '.join(SCALES)}")
+
+
+def read_seeds(text: str | None) -> list[int] | None:
+    """Whole numbers between commas; None for None.
+
+    Raises:
+        InputError: if there is anything else.
+    """
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    wrong = next((part for part in parts if not part.isdecimal()), None)
+    if wrong is not None:
+        raise InputError(f"--seeds: found '{wrong}', expected whole numbers between commas, such as 42,43")
+    return [int(part) for part in parts]

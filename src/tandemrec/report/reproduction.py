@@ -1,0 +1,191 @@
+"""A table or figure of a paper beside ours, and what became of its claims, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.table import Table
+
+from tandemrec.report.cost import duration
+from tandemrec.report.html import comparison_page
+from tandemrec.report.leaderboard import cell, table_of
+
+VERDICTS = {
+    "held": "held",
+    "reversed": "came out the other way round",
+    "open": "could not be settled by these runs",
+    "not asked": "not asked at this size",
+}
+"""Verdict of several claims → words."""
+
+SHORT = {"held": "held", "reversed": "the other way round", "open": "open", "not asked": "not asked"}
+
+
+def experiment_table(rows: Iterable[Mapping[str, str]]) -> Table:
+    """All experiments for the terminal: name, what it shows, recipe, and what it trains at two sizes."""
+    table = Table(title="experiments of the papers")
+    for name in ("experiment", "shows", "recipe", "scaled", "full"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(row[key] for key in ("experiment", "shows", "recipe", "scaled", "full")))
+    return table
+
+
+def verdict(results: Mapping[str, Any]) -> str:
+    """How many claims held, how many did not, and how large a difference could have been seen."""
+    where = f"{results['paper']}, {results['shows']}"
+    if not results["claims"]:
+        return f"{where}: the figures beside each other; no claim to test."
+    counts = {kind: [claim["verdict"] for claim in results["claims"]].count(kind) for kind in VERDICTS}
+    said = "; ".join(f"{count} {VERDICTS[kind]}" for kind, count in counts.items() if count)
+    total = len(results["claims"])
+    return f"{where}: {total} claim{'s' * (total > 1)}: {said}. {_resolution(results)}"
+
+
+def _resolution(results: Mapping[str, Any]) -> str:
+    """How sure all this is."""
+    seeds, size = len(results["seeds"]), f"{results['users']:,} users"
+    if results["scale"] == "smoke":
+        return "At this size that means nothing: it shows that the experiment runs."
+    trained = (
+        f"{size} and {seeds} trainings, both random"
+        if seeds > 1
+        else f"{size} and one training, so nothing is said about other trainings"
+    )
+    found = ""
+    if results["resolvable"] is not None:
+        found = f" One test finds a true difference of {results['resolvable']:.4f} in {results['power']:.0%} of cases."
+    return f"Judged by {results['judged_by']} over {trained}.{found}"
+
+
+def sentence(claim: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+    """A claim and what was found, in plain words."""
+    first, *rest = claim["systems"]
+    if claim["kind"] == "better":
+        return _better(claim, results)
+    if claim["kind"] == "cheaper":
+        text = f"{first} takes less time to train than {rest[0]}"
+    else:
+        text = f"{first}: its teacher's own answers are easier to learn than the real ones"
+    if claim["verdict"] == "not asked":
+        return f"{text}: not asked at this size."
+    ratios = claim["ratios"]
+    spread = f"{min(ratios):.2f} to {max(ratios):.2f}" if len(ratios) > 1 else f"{ratios[0]:.2f}"
+    what = "the time" if claim["kind"] == "cheaper" else "the first epoch's loss"
+    published = claim.get("published_ratio")
+    beside = f"; {published:.2f} in the paper" if published is not None else ""
+    over = f"{len(ratios)} training{'s' * (len(ratios) > 1)}"
+    said = ""
+    if claim["kind"] == "easier":
+        names = {"exact": "exact titles", "hit": "hits", "hit_kind": "of the target's kind"}
+        shares = [f"{share:.1%} {names[key]}" for key, share in claim["answers"].items() if share is not None]
+        said = f" Of its answers: {', '.join(shares)}."
+    return f"{text}: {SHORT[claim['verdict']]}. {spread} times {what}, in {over}{beside}.{said}"
+
+
+def _better(claim: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+    one, other = claim["systems"]
+    text = f"{one} is better than {other}"
+    if claim["verdict"] == "not asked":
+        return f"{text}: not asked at this size."
+    mine, theirs = claim["figures"]
+    found = (
+        f"{mine:.4f} against {theirs:.4f}, a gain of {_signed(claim['gain'])} ({results['level']:.0%} interval "
+        f"{_signed(claim['low'])} to {_signed(claim['high'])}; p = {claim['p_holm']:.3f} after Holm's correction)"
+    )
+    return f"{text}: {SHORT[claim['verdict']]}. {found}.{_beside_the_paper(claim)}"
+
+
+def _beside_the_paper(claim: Mapping[str, Any]) -> str:
+    """The paper's gain (ratings: error saved) as a share of the loser's figure, and whether ours can be as large."""
+    share, published = claim["share"], claim["published_share"]
+    if published is None or None in share:
+        return ""
+    middle, low, high = share
+    there = "as large a gain lies within our interval"
+    if published > high:
+        there = "so large a gain lies outside our interval"
+    elif published < low:
+        there = "ours is larger"
+    here = f"{_percent(middle)} here ({_percent(low)} to {_percent(high)})"
+    return f" {_percent(published)} in the paper, {here}: {there}."
+
+
+def _signed(value: float) -> str:
+    return f"{round(value, 4) + 0.0:+.4f}"  # no minus before a zero
+
+
+def _percent(value: float) -> str:
+    return f"{round(value, 3) + 0.0:+.1%}"
+
+
+def figures_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and a row a system: our figures, each with the paper's behind it, and the time of training."""
+    header = ["system"]
+    for metric in results["metrics"]:
+        header += [metric, "paper"]
+    rows = []
+    for row in results["systems"]:
+        figures = [(cell(row["metrics"][name]), _figure(row["published"][name])) for name in results["metrics"]]
+        rows.append([row["system"], *(text for pair in figures for text in pair), duration(row["seconds"])])
+    for system, published in results["absent"].items():
+        pairs = [("", _figure(published[name])) for name in results["metrics"]]
+        rows.append([f"{system} (not run)", *(text for pair in pairs for text in pair), ""])
+    return [*header, "training"], rows
+
+
+def claims_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and a row a claim."""
+    return ["verdict", "claim"], [[SHORT[claim["verdict"]], sentence(claim, results)] for claim in results["claims"]]
+
+
+def reproduction_markdown(results: Mapping[str, Any], heading: str = "#") -> str:
+    """The verdict, the paper's figures beside ours, every claim, and what differs from the paper."""
+    claims = "\n".join(f"- {sentence(claim, results)}" for claim in results["claims"])
+    parts = [
+        f"{heading} {results['paper']}, {results['shows']}, {results['scale']}: {results['experiment']}",
+        results["asks"],
+        verdict(results),
+        table_of(*figures_table(results)),
+        claims,
+        *footnotes(results),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def footnotes(results: Mapping[str, Any]) -> list[str]:
+    """What is to be known beside the figures."""
+    data, machine = results["data"], results["hardware"]
+    command = f"`tandem reproduce {results['experiment']} --scale {results['scale']}`"
+    return [
+        f"Not as in the paper: {results['differs']}" if results["differs"] else "",
+        f"About the paper's figures: {results['note']}" if results["note"] else "",
+        f"{command}: recipe {results['recipe']}, {results['effort']}. {data['name']}: {data['users']:,} users, "
+        f"{data['items']:,} items, {data['interactions']:,} interactions. Training seeds "
+        f"{', '.join(map(str, results['seeds']))}; ± is the standard error over users"
+        f"{' and seeds' if len(results['seeds']) > 1 else ''}. Split: {results['split']}. {results['protocol']} "
+        f"{machine['processor']}, {machine['cores']} cores.",
+    ]
+
+
+def reproduction_page(results: Mapping[str, Any], compared: Mapping[str, Any]) -> str:
+    """The page of a comparison with the paper's figures and claims before everything else.
+
+    Args:
+        results: a reproduction.
+        compared: the comparison of its runs.
+    """
+    shown = {
+        "title": f"{results['paper']}, {results['shows']} ({results['scale']})",
+        "question": results["asks"],
+        "answer": verdict(results),
+        "figures": figures_table(results),
+        "claims": claims_table(results) if results["claims"] else None,
+        "footnotes": [note for note in footnotes(results) if note],
+    }
+    return comparison_page(compared, shown)
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

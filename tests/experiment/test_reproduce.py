@@ -1,0 +1,202 @@
+"""An experiment of a paper from its name to a page, and how claims are judged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tandemrec.errors import InputError
+from tandemrec.experiment.claims import judge_claims
+from tandemrec.experiment.papers import Experiment, experiment_recipe
+from tandemrec.experiment.reproduce import holds, reproduce, write_recipe
+from tandemrec.experiment.run import Run
+from tandemrec.experiment.store import StageEvent
+from tandemrec.report.reproduction import reproduction_markdown, sentence, verdict
+
+
+def test_soft_over_two_trainings_and_again(tmp_path: Path) -> None:
+    out, store = tmp_path / "out", tmp_path / "store"
+    results = reproduce("soft/figure-2", "smoke", seeds=[1, 2], out=out, store=store)
+    assert results["seeds"] == [1, 2]
+    (claim,) = results["claims"]
+    assert claim["kind"] == "easier"
+    assert len(claim["ratios"]) == 2
+    assert set(claim["answers"]) == {"exact", "hit", "hit_kind"}
+    assert claim["published_ratio"] == 0.47
+    assert json.loads((out / "reproduction.json").read_text()) == json.loads(json.dumps(results))
+    assert "shows that the experiment runs" in (out / "reproduction.md").read_text()
+    page = (out / "reproduction.html").read_text()
+    assert "Beside the paper" in page
+    assert "0.47 in the paper" in page
+    assert (out / "compare.json").is_file()
+    events: list[StageEvent] = []
+    assert reproduce("soft/figure-2", "smoke", seeds=[1, 2], out=out, store=store, listen=events.append) == results
+    assert events == []
+    (out / "seed-2" / "results.json").unlink()  # as a kill leaves it
+    assert reproduce("soft/figure-2", "smoke", seeds=[1, 2], out=out, store=store, listen=events.append) == results
+    assert {event.what for event in events} == {"found"}
+
+
+@pytest.mark.parametrize(
+    ("name", "heading"),
+    [("dealrec/ablation", "What they learned from"), ("llama4rec/table-4-ml-100k", "Together with a language model")],
+)
+def test_an_experiment_of_every_other_paper(name: str, heading: str, tmp_path: Path) -> None:
+    results = reproduce(name, "smoke", out=tmp_path / "out", store=tmp_path / "store")
+    judged = [claim for claim in results["claims"] if claim["verdict"] != "not asked"]
+    assert judged
+    for claim in judged:
+        assert claim["verdict"] in {"held", "reversed", "open"}
+        assert claim["low"] <= claim["gain"] <= claim["high"]
+        assert claim["systems"][0] in sentence(claim, results)
+    for row in results["systems"]:
+        assert set(row["metrics"]) == set(row["published"]) == set(results["metrics"])
+    assert heading in (tmp_path / "out" / "seed-42" / "report.html").read_text()
+    tables = (tmp_path / "out" / "seed-42" / "report.tex").read_text()
+    assert tables.count(r"\toprule") == tables.count(r"\end{tabular}") == 2
+
+
+def compared(*pairs: tuple[str, str, float, float], task: str = "ranking") -> dict[str, Any]:
+    """What `compare` would say of systems whose figures are .2 and .1; pairs of difference and p."""
+    names = {name for one, other, *_ in pairs for name in (one, other)}
+    return {
+        "leaderboard": [
+            {"system": name, "metrics": {"m": {"mean": 0.2 if name.startswith("A") else 0.1}}} for name in sorted(names)
+        ],
+        "pairs": [
+            {"system": one, "other": other, "difference": gap, "low": gap - 0.05, "high": gap + 0.05}
+            | {"p_value": p, "test": "t over users and seeds", "repetitions": 3}
+            for one, other, gap, p in pairs
+        ],
+        "settings": {"level": 0.95},
+        "evaluation": {"task": task},
+    }
+
+
+def claiming(*claims: dict[str, Any], published: dict[str, Any] | None = None) -> Experiment:
+    return Experiment.model_validate(
+        {"shows": "Table 1", "asks": "?", "recipe": "sample", "metrics": ["m"], "judged_by": "m", "full": {}}
+        | {"modules": ["cli.py"], "tests": ["test_cli.py"], "smoke": {}, "claims": claims, "published": published or {}}
+    )
+
+
+def test_verdicts_after_the_correction() -> None:
+    found = compared(("A1", "B1", 0.1, 0.01), ("A2", "B2", -0.1, 0.001), ("A3", "B3", 0.1, 0.04))
+    claims = [{"better": f"A{n}", "than": f"B{n}"} for n in (1, 2, 3)] + [{"better": "A9", "than": "B1"}]
+    judged = judge_claims(claiming(*claims), found, [])
+    assert [claim["verdict"] for claim in judged] == ["held", "reversed", "held", "not asked"]
+    assert [claim.get("p_holm") for claim in judged] == [pytest.approx(p) for p in (0.02, 0.003, 0.04)] + [None]
+    weaker = judge_claims(claiming(*claims), compared(*((f"A{n}", f"B{n}", 0.1, 0.03) for n in (1, 2, 3))), [])
+    assert {claim["verdict"] for claim in weaker[:3]} == {"open"}
+
+
+def test_less_error_is_a_gain() -> None:
+    experiment = claiming({"better": "A", "than": "B"}, published={"A": [0.9], "B": [1.0]})
+    (claim,) = judge_claims(experiment, compared(("B", "A", 0.1, 0.01), task="rating"), [])
+    assert claim["verdict"] == "held"
+    assert (claim["gain"], claim["low"], claim["high"]) == tuple(pytest.approx(v) for v in (0.1, 0.05, 0.15))
+    assert claim["published_share"] == pytest.approx(0.1)
+    (worse,) = judge_claims(experiment, compared(("A", "B", 0.1, 0.01), task="rating"), [])
+    assert worse["verdict"] == "reversed"
+
+
+@pytest.mark.parametrize(
+    ("paper", "words"),
+    [
+        ({"A": [0.16], "B": [0.1]}, "+60.0% in the paper, +100.0% here (+50.0% to +150.0%): as large a gain lies"),
+        ({"A": [0.3], "B": [0.1]}, "+200.0% in the paper, +100.0% here (+50.0% to +150.0%): so large a gain lies"),
+        ({"A": [0.11], "B": [0.1]}, "ours is larger"),
+        ({"A": [0.11]}, "after Holm's correction)."),
+    ],
+)  # fmt: skip
+def test_a_gain_beside_the_papers(paper: dict[str, Any], words: str) -> None:
+    results = {"level": 0.95, "lower_is_better": False}
+    (claim,) = judge_claims(
+        claiming({"better": "A", "than": "B"}, published=paper), compared(("A", "B", 0.1, 0.01)), []
+    )
+    said = sentence(claim, results)
+    assert words in said
+    assert said.startswith(
+        "A is better than B: held. 0.2000 against 0.1000, a gain of +0.1000 (95% interval +0.0500 to"
+    )
+
+
+def run_that_took(**seconds: float) -> Any:
+    stages = [
+        {"id": name, "seconds": value, "cpu_seconds": value, "accelerator_seconds": 0.0, "tokens": 0}
+        | {"peak_memory_mib": None, "accelerator_peak_mib": None}
+        for name, value in seconds.items()
+    ]
+    systems = {name: {"training": [name], "judging": name} for name in seconds}
+    return SimpleNamespace(card={"stages": stages, "systems": systems}, results={"evaluation": {"n": 10}})
+
+
+@pytest.mark.parametrize(
+    ("runs", "expected"),
+    [([(1, 2), (2, 3)], "held"), ([(1, 2), (3, 2)], "open"), ([(3, 2), (3, 2)], "reversed")],
+)
+def test_claims_about_time_hold_where_all_runs_agree(runs: list[tuple[float, float]], expected: str) -> None:
+    experiment = claiming({"cheaper": "A", "than": "B"})
+    (claim,) = judge_claims(experiment, compared(("A", "B", 0.1, 0.01)), [run_that_took(A=a, B=b) for a, b in runs])
+    assert claim["verdict"] == expected
+    assert claim["ratios"] == [pytest.approx(a / b) for a, b in runs]
+    assert "A takes less time to train than B" in sentence(claim, {})
+
+
+def test_the_verdict_says_how_sure_it_is() -> None:
+    results = {"paper": "P", "shows": "Table 1", "scale": "scaled", "users": 1000, "seeds": [1, 2, 3]}
+    results |= {"judged_by": "ndcg@20", "resolvable": 0.0123, "power": 0.8}
+    claims = [{"verdict": "held"}, {"verdict": "open"}, {"verdict": "open"}]
+    assert verdict(results | {"claims": claims}) == (
+        "P, Table 1: 3 claims: 1 held; 2 could not be settled by these runs. Judged by ndcg@20 over 1,000 users and 3 "
+        "trainings, both random. One test finds a true difference of 0.0123 in 80% of cases."
+    )
+    assert "nothing is said about other trainings" in verdict(results | {"claims": claims, "seeds": [1]})
+    assert verdict(results | {"claims": []}).endswith("no claim to test.")
+
+
+def test_a_run_holds_what_it_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = experiment_recipe("dealrec/table-2-games", "smoke", 3)
+    assert not holds(tmp_path, recipe)
+    more = experiment_recipe("dealrec/table-2-games", "smoke", 3)
+    assert more.selection is not None
+    monkeypatch.setattr(Run, "open", classmethod(lambda cls, path: SimpleNamespace(recipe=more)))
+    assert holds(tmp_path, recipe)
+    fewer = recipe.model_copy(update={"models": {"Random": recipe.models["Random"]}, "name": "else"})
+    assert holds(tmp_path, fewer)
+    assert not holds(tmp_path, experiment_recipe("dealrec/table-2-games", "smoke", 4))
+    assert not holds(tmp_path, experiment_recipe("dealrec/table-4", "smoke", 3))
+    changed = recipe.selection.model_copy(update={"budget": 9}) if recipe.selection else None
+    assert not holds(tmp_path, recipe.model_copy(update={"selection": changed}))
+    assert holds(tmp_path, recipe.model_copy(update={"selection": None}))
+
+
+def test_a_recipe_alone(tmp_path: Path) -> None:
+    path = write_recipe("dealrec/table-2-book", "full", tmp_path / "new")
+    assert "huggyllama/llama-7b" in path.read_text()
+    assert "purchased" in path.read_text()
+
+
+def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="seeds must be different and at least one, found 1, 1"):
+        reproduce("soft/figure-2", "smoke", seeds=[1, 1], out=tmp_path)
+    monkeypatch.setenv("TANDEMREC_DATA", str(tmp_path / "nothing"))
+    with pytest.raises(InputError, match="amazon-2023-video-games"):
+        reproduce("soft/table-2-game", "full", out=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_page_without_claims_and_figures() -> None:
+    results = {
+        "experiment": "p/figure-1", "scale": "scaled", "paper": "P", "shows": "Figure 1", "asks": "What?", "claims": [],
+        "metrics": ["m"], "systems": [], "absent": {"X": {"m": 0.5}}, "differs": "", "note": "", "recipe": "r",
+        "effort": "1 systems", "data": {"name": "d", "users": 1, "items": 2, "interactions": 3}, "seeds": [1],
+        "split": "s", "protocol": "p.", "hardware": {"processor": "x", "cores": 1},
+    }  # fmt: skip
+    page = reproduction_markdown(results)
+    assert "| X (not run) |  | 0.5000 |  |" in page
+    assert "no claim to test" in page
