@@ -147,6 +147,18 @@ def test_weights_are_chosen_on_validation_and_survive_saving(
     np.testing.assert_array_equal(again.rank(split.test, 12).items, model.rank(split.test, 12).items)
 
 
+@pytest.mark.parametrize("method", ["adaptive", "uniform", "fitted"])
+def test_a_language_model_that_only_harms_is_given_no_weight(
+    systems: tuple[Fixed, Fixed], split: Split, method: str
+) -> None:
+    harmful = Fixed(-systems[1].table.numpy())
+    model = RankingAggregate(config(weights={"method": method}), systems[0], harmful)
+    report = model.fit(split)
+    assert report.best_value == pytest.approx(validation_figures(systems[0], split.valid)["ndcg@10"])
+    mine, base = model.rank(split.test, 12).items, systems[0].rank(split.test, 12).items
+    np.testing.assert_array_equal(mine, base)
+
+
 def test_what_lies_behind_the_candidates_stays(systems: tuple[Fixed, Fixed], split: Split) -> None:
     model = RankingAggregate(config(candidates=4), *systems, choice=uniform(0.9))
     mine, base = model.rank(split.test, 10).items, systems[0].rank(split.test, 10).items
