@@ -117,6 +117,36 @@ def test_whoever_asks_a_taken_model_is_judged_again_when_it_is_tuned_again(tmp_p
     assert made[1] == {f"{what}:{name}" for name in systems for what in ("fit", "evaluate")}
 
 
+def test_two_rounds_tune_the_judge_anew_with_the_hints_of_the_first(tmp_path: Path) -> None:
+    twice = TOPK["models"]["MF+DA"] | {"rounds": 2, "data": {"method": "pairs"}}
+    asked = RANKER | {"base": "MF+DA", "tuned": "MF+DA judge 2"}
+    models = {name: TOPK["models"][name] for name in ("MF", "Ranker")} | {"MF+DA": twice, "Asked": asked}
+    events: list[StageEvent] = []
+    recipe = load_recipe(TOPK | {"models": models})
+    finished = run(recipe, tmp_path / "run", store=tmp_path / "store", listen=events.append)
+    made = [event.stage for event in events if event.what == "made"]
+    way = ["fit:Ranker", "augment:Ranker", "fit:MF+DA round 1", "origin:MF+DA round 1", "instructions:MF+DA round 1"]
+    way += ["fit:MF+DA judge 2", "augment:MF+DA judge 2", "fit:MF+DA", "fit:Asked"]
+    assert [stage for stage in made if stage in way] == way
+    assert made.count("augment:Ranker") == 1  # what the first judge added is taken as it is for the earlier parts
+
+    def added(system: str) -> pl.DataFrame:
+        return pl.read_parquet(finished.artifact(f"fit:{system}").path / "augmentation.parquet")
+
+    first, second = added("MF+DA round 1"), added("MF+DA")
+    questions = (frame.select("user", pl.col("offered").list.sort()) for frame in (first, second))
+    assert next(questions).equals(next(questions))  # the same questions, answered by another judge
+    assert not first["chosen"].equals(second["chosen"])
+    assert load_recipe(finished.path / "recipe.yaml") == recipe
+
+
+def test_what_training_on_earlier_parts_takes_is_part_of_the_cost(tmp_path: Path) -> None:
+    recipe = load_recipe(TOPK | {"models": {name: TOPK["models"][name] for name in ("MF", "Ranker")}})
+    card = run(recipe, tmp_path / "run", store=tmp_path / "store").card
+    assert any(stage.startswith("origin:MF ") for stage in card["systems"]["Ranker"]["training"])
+    assert not any(stage.startswith("origin:") for stage in card["systems"]["MF"]["training"])
+
+
 def test_hints_come_from_a_model_that_has_not_seen_the_answers(tmp_path: Path) -> None:
     recipe = load_recipe(TOPK | {"models": {name: TOPK["models"][name] for name in ("MF", "Ranker")}})
     finished = run(recipe, tmp_path / "run", store=tmp_path / "store")
@@ -138,9 +168,20 @@ def test_a_rating_run(tmp_path: Path) -> None:
     assert weights["method"] == "adaptive"
 
 
+def test_three_rounds_of_attributes() -> None:
+    recipe = load_recipe(RATING, {"models.FM+DA.rounds": 3})
+    steps = {name: config for name, config in recipe.models.items() if name.startswith("FM+DA")}
+    assert list(steps) == ["FM+DA round 1", "FM+DA judge 2", "FM+DA round 2", "FM+DA judge 3", "FM+DA"]
+    assert [getattr(config, "by", None) or getattr(config, "base", None) for config in steps.values()] == [
+        "Rater", "FM+DA round 1", "FM+DA judge 2", "FM+DA round 2", "FM+DA judge 3",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("model", "sentence"),
     [
+        (TOPK["models"]["MF+DA"] | {"by": "EASE", "rounds": 2}, "'EASE', which adds its data, is tuned on no hints"),
+        (TOPK["models"]["MF+DA"] | {"by": "Ranker of EASE", "rounds": 2}, "'Ranker of EASE', which adds"),
         (RANKER | {"base": "Llama4Rec"}, "'Llama4Rec' builds on other systems or a language model"),
         (RANKER | {"base": "MX"}, "builds on 'MX', which is no model of the recipe"),
         (RANKER | {"style": "rating"}, "style 'rating' needs instructions of that task"),
