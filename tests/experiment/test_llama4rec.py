@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from tandemrec.errors import InputError
 from tandemrec.experiment.recipe import load_recipe
-from tandemrec.experiment.run import run
+from tandemrec.experiment.run import Run, run
 from tandemrec.experiment.store import StageEvent
 
 BRIEF = {"epochs": 1, "learning_rate": 0.001, "patience": None}
@@ -79,6 +80,27 @@ RATING: dict[str, Any] = {
 }
 
 
+def check_gains(finished: Run, systems: set[str]) -> None:
+    """Every system's gain over its base is that of the leaderboard, and the reports show it, weights and cost."""
+    results, models = finished.results, finished.card["models"]
+    metric = results["evaluation"]["headline"]
+    value = {row["system"]: row["metrics"][metric]["mean"] for row in results["leaderboard"]}
+    assert {row["system"] for row in results["rerankings"]} == systems
+    for row in results["rerankings"]:
+        gain = value[row["system"]] - value[row["base"]]
+        assert row["gain"]["mean"] == pytest.approx(-gain if metric == "rmse" else gain)
+        for groups in row["segments"].values():
+            assert sum(group["n"] for group in groups) == results["evaluation"]["n"]
+    for page in ("report.md", "report.html"):
+        text = (finished.path / page).read_text(encoding="utf-8")
+        for heading in (f"Gain in {metric} by user activity", "Weight by activity", "What asking costs"):
+            assert heading in text
+    profile = models["Llama4Rec"]["notes"]["weight_by_activity"]
+    assert all(a["interactions"] < b["interactions"] and a["weight"] >= b["weight"] for a, b in pairwise(profile))
+    asked = [report["notes"]["answers"] for report in models.values() if "answers" in report["notes"]]
+    assert asked and all(answers["tokens_per_user"] > 10 and answers["seconds_per_user"] > 0 for answers in asked)
+
+
 def test_a_ranking_run(tmp_path: Path) -> None:
     events: list[StageEvent] = []
     finished = run(load_recipe(TOPK), tmp_path / "run", store=tmp_path / "store", listen=events.append)
@@ -96,6 +118,13 @@ def test_a_ranking_run(tmp_path: Path) -> None:
         assert rows[system]["hr@10"]["mean"] == rows[base]["hr@10"]["mean"]
     frame = pl.read_parquet(finished.artifact("instructions:Ranker").path / "instructions.parquet")
     assert "similar: " in frame["prompt"][0]
+    check_gains(finished, {"IFT", "Ranker", "Ranker of EASE", "Ranker of MF+DA", "Llama4Rec", "Fusion"})
+    for row in finished.results["rerankings"]:
+        bounds = row["bounds"]
+        assert bounds["reach"] == pytest.approx(rows[row["base"]]["hr@5"]["mean"])
+        assert bounds["base"] == pytest.approx(rows[row["base"]]["ndcg@10"]["mean"])
+        assert row["value"] == pytest.approx(rows[row["system"]]["ndcg@10"]["mean"])
+        assert bounds["shuffled"] <= bounds["ceiling"] and row["value"] <= bounds["ceiling"] + 1e-12
     assert finished.recommend(finished.dataset().users["user_id"][0], 3, "Llama4Rec")[1].height == 3
     again: list[StageEvent] = []
     run(load_recipe(TOPK), tmp_path / "run", store=tmp_path / "store", listen=again.append)
@@ -166,6 +195,7 @@ def test_a_rating_run(tmp_path: Path) -> None:
     assert np.isfinite(list(rows.values())).all()
     weights = json.loads((finished.artifact("fit:Llama4Rec").path / "choice.json").read_text())["weighting"]
     assert weights["method"] == "adaptive"
+    check_gains(finished, {"Llama4Rec"})
 
 
 def test_three_rounds_of_attributes() -> None:

@@ -37,8 +37,8 @@ class WeightsConfig(Config):
     about equally active users, each chosen on its own; `none`: the language model alone."""
 
     max_llm_weight: tuple[Share, ...] = Field(GRID, min_length=1)
-    """α₁: weight of the language model for the user with the fewest interactions; 0, which the paper does not try, leaves
-    the base unchanged."""
+    """α₁: weight of the language model for the user with the fewest interactions; 0, which the paper does not try,
+    leaves the base unchanged."""
 
     weight_floor: tuple[Share, ...] = Field(PAPER_GRID, min_length=1)
     """α₂: share of α₁ that even the most active users keep; only `adaptive` has one."""

@@ -69,8 +69,8 @@ class AugmentedConfig(Config):
 
     rounds: int = Field(1, ge=1, le=10)
     """How often language model and backbone improve each other: in every further round the language model is tuned anew
-    with the hints of the round before and adds other data. More than one asks for a `by` that is tuned itself; the steps
-    are systems of their own, `NAME round 1`, `NAME judge 2`, `NAME round 2` …"""
+    with the hints of the round before, and its answers replace what was added. More than one asks for a `by` that is
+    tuned itself; the steps are systems of their own, `NAME round 1`, `NAME judge 2`, `NAME round 2` …"""
 
     def partners(self) -> tuple[str, ...]:
         """The system that is asked."""

@@ -129,8 +129,8 @@ class Mutual:
     def _origin(self, name: str, number: int, config: InstructedConfig) -> Artifact:
         """A conventional model trained on an earlier part of every history.
 
-        One that is augmented takes what was added to the whole part: items that the user has not met in it, so that none
-        of them is an answer.
+        One that is augmented takes what was added to the whole part: items that the user never met there, so that
+        none of them is an answer.
         """
         settings, model = config.instructions, self.stages.recipe.models[name]
         added = self.augmented(model)

@@ -15,9 +15,9 @@ AUGMENTED = (AugmentedConfig, AugmentedRatingsConfig)
 def in_rounds(models: Mapping[str, Config]) -> dict[str, Config]:
     """The models, and those that systems with `rounds` take on their way; every one of them is a system of its own.
 
-    A system S of n rounds, whose data the judge J adds, becomes `S round 1` by J; for r = 2 … n `S judge r`, which is J
-    tuned anew with the hints of `S round r−1`, and `S round r` by it, which is called S itself for r = n. Every judge is
-    asked the same questions, and what it answers replaces what was added before.
+    A system S of n rounds, whose data the judge J adds, becomes `S round 1` by J; for r = 2 … n `S judge r`, which is
+    J tuned anew with the hints of `S round r−1`, and `S round r` by it, which is called S itself for r = n. Every judge
+    is asked the same questions, and what it answers replaces what was added before.
 
     Raises:
         ValueError: if the judge is not tuned, or a name is taken.

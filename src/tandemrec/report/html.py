@@ -21,6 +21,7 @@ from tandemrec.report.comparison import (
 )
 from tandemrec.report.cost import COST_NOTE, Cost, cost_rows, duration, fronts, run_costs
 from tandemrec.report.leaderboard import is_rating
+from tandemrec.report.reranking import HEADING, reranking_grids
 from tandemrec.report.segments import segment_grids, span
 
 Table = tuple[list[str], list[list[str]]]
@@ -43,6 +44,8 @@ def run_page(results: Mapping[str, Any], card: Mapping[str, Any], price: float |
         "title": results["name"],
         "question": results["description"],
         "tails": list(_tails(results)),
+        "reranking_title": HEADING,
+        "reranking": list(reranking_grids(results, card)),
         "beyond": beyond_rows(results),
         "beyond_note": f"Lists of {headline.partition('@')[2]}. "
         + "; ".join(f"{name}: {meaning}" for name, meaning in MEANING.items())
