@@ -220,3 +220,36 @@ def test_three_rounds_of_attributes() -> None:
 def test_recipes_that_cannot_work_are_refused_before_work(model: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         load_recipe(TOPK | {"models": TOPK["models"] | {"New": model}})
+
+
+DIRECT = ("MF", "LightGCN", "MixGCF", "SGL")
+SEQUENTIAL = ("SASRec", "BERT4Rec", "CL4SRec")
+RATED = ("NFM", "DeepFM", "DCN", "AFM", "xDeepFM", "AutoInt")
+PARTS = ("without DA", "without PA", "without AA")
+
+
+@pytest.mark.parametrize("data", ["ml-100k", "ml-1m", "book-crossing"])
+@pytest.mark.parametrize(
+    ("task", "backbones", "alone", "baseline", "ablated"),
+    [
+        ("", DIRECT, "{} IFT", "EASE", "LightGCN"),
+        ("-sequential", SEQUENTIAL, "{} IFT", "EASE", "SASRec"),
+        ("-rating", RATED, "LLM alone", "Biased MF", "NFM"),
+    ],
+)
+def test_the_recipes_have_every_row_of_the_tables(
+    data: str, task: str, backbones: tuple[str, ...], alone: str, baseline: str, ablated: str
+) -> None:
+    names = [f"llama4rec/{data}{task}"]
+    if data == "ml-100k":
+        names.append(f"{names[0]}-backbones")
+    recipes = [load_recipe(name) for name in names]
+    models = {name: config for recipe in recipes for name, config in recipe.models.items()}
+    rows = [row for name in backbones for row in (name, alone.format(name), f"{name} Llama4Rec")]
+    assert set(rows) | {baseline} | {f"{ablated} {part}" for part in PARTS} <= set(models)
+    for name in backbones:
+        whole, base = models[f"{name} Llama4Rec"], models[name]
+        augmented = models[getattr(whole, "base")]  # noqa: B009
+        backbone = getattr(augmented, "backbone", augmented)
+        assert backbone.model == base.model
+    assert len({recipe.split for recipe in recipes}) == len({recipe.data for recipe in recipes}) == 1
