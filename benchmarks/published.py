@@ -4,6 +4,7 @@ python benchmarks/published.py ml-100k-likes ml-1m-likes ml-1m amazon-toys  # bu
 python benchmarks/published.py ml-100k-direct ml-100k-als  # bundled recipes with three seeds
 python benchmarks/published.py soft/ml-1m soft/games soft/toys  # three training seeds each (--seeds), in --runs
 python benchmarks/published.py dealrec/games dealrec/games-ratios dealrec/microlens  # the same
+python benchmarks/published.py llama4rec/ml-100k-rating llama4rec/ml-100k llama4rec/ml-100k-proper  # the same
 python benchmarks/published.py ml-100k-rating ml-1m-rating    # rating prediction, three seeds each (--seeds)
 python benchmarks/published.py soft/table-2-game dealrec/table-4    # `tandem reproduce` at the scaled size, in --runs
 python benchmarks/published.py sasrec-ml-1m --workspace W     # half an hour on four cores; continues from W
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import dealrec_results
+import llama4rec_results
 import paper_results
 import rating_results
 import soft_results
@@ -70,8 +72,8 @@ LONG: dict[str, tuple[str, SequenceModel[Any, Any], int | None]] = {
 }
 """Name → system, model, and most epochs (None: as configured) of trainings on all of MovieLens-1M."""
 
-MEASURED = (*rating_results.WORDS, *soft_results.WORDS, *dealrec_results.WORDS, *paper_results.NAMES)
-NAMES = (*RECIPES, *SEEDED, *LONG, *MEASURED)
+LAYERED = (*soft_results.WORDS, *dealrec_results.WORDS, *llama4rec_results.NAMES)
+NAMES = (*RECIPES, *SEEDED, *LONG, *rating_results.WORDS, *LAYERED, *paper_results.NAMES)
 SEED = 42
 SEEDS = (42, 43, 44)
 
@@ -240,6 +242,7 @@ def render() -> str:
     parts += paper_results.sections(DOCS)
     parts += soft_results.sections(DOCS)
     parts += dealrec_results.sections(DOCS)
+    parts += llama4rec_results.sections(DOCS)
     parts += rating_results.sections(DOCS)
     return "\n\n".join(parts) + "\n"
 
@@ -306,16 +309,28 @@ def _decode(content: dict[str, Any]) -> list[str]:
 
 
 def _ranker(content: dict[str, Any]) -> list[str]:
-    row = content["pointwise"]
-    cells = [f"{row['ours']:.1f} s", f"{row['usual']:.1f} s", _ratio(row), f"{row['agree']:.1e}"]
+    claims = {
+        "pointwise": "`compact`, the template for small models",
+        "pointwise-alpaca": "`alpaca`",
+        "pointwise-alpaca-2048": "`alpaca`, 50 titles, context of 2,048",
+    }
+    rows = [
+        [
+            f"{words}: prompts of {row['prompt_tokens']:,.0f} tokens, {row['tail_tokens']:.0f} for a candidate",
+            f"{row['users']:.0f}",
+            *(f"{row[side]:.1f} s" for side in ("ours", "usual")),
+            _ratio(row),
+            f"{row['agree']:.1e}",
+        ]
+        for claim, words in claims.items()
+        for row in (content[claim],)
+    ]
     return [
-        f"## pointwise: {row['candidates']} candidates of a user over one prompt",
-        f"Probabilities of five ratings for {row['candidates']} candidates of each of {row['users']} users of "
-        f"MovieLens-100K by stories3m; prompts of {row['prompt_tokens']:.0f} tokens on average, "
-        f"{row['tail_tokens']:.0f} for a candidate, by the template for small models (`compact`): a template with more "
-        "words behind the history shares less and gains less. The usual way runs a prompt for each candidate, a user's "
-        "in one batch. The two sides take turns. `python benchmarks/ranker.py`",
-        table_of(["ours", "usual", "ratio", "largest difference"], [cells]),
+        f"## pointwise: {content['pointwise']['candidates']} candidates of a user over one prompt",
+        "Probabilities of five ratings for all candidates of users of MovieLens-100K by stories3m, whose context is "
+        "512 tokens where nothing else is said. The usual way runs a prompt for each candidate, a user's in one batch. "
+        "The two sides take turns. `python benchmarks/ranker.py`",
+        table_of(["template", "users", "ours", "usual", "ratio", "largest difference"], rows),
         _machine(content),
     ]
 
@@ -451,10 +466,10 @@ def main() -> None:
     """Parse, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("--seeds", type=int, nargs="+", default=rating_results.SEEDS, help="of recipes with several")
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=rating_results.SEEDS, help="of rating recipes, SOFT and the papers"
+        "--runs", type=Path, default=Path("runs"), help="where the runs of SOFT, DEALRec and Llama4Rec lie, or go"
     )
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where SOFT's runs lie, or go")
     parser.add_argument("--systems", nargs="+", default=(), help="these alone, of a recipe with one seed")
     parser.add_argument("--workspace", type=Path, help=f"checkpoints of {', '.join(LONG)}")
     parser.add_argument("--minutes", type=float, help="longest training of one of them")
@@ -474,6 +489,8 @@ def main() -> None:
             content = soft_results.measure(name, tuple(arguments.seeds), arguments.runs)
         elif name in dealrec_results.WORDS:
             content = dealrec_results.measure(name, tuple(arguments.seeds), arguments.runs)
+        elif name in llama4rec_results.NAMES:
+            content = llama4rec_results.measure(name, tuple(arguments.seeds), arguments.runs)
         elif name in LONG:
             content = long_training(name, arguments.workspace, arguments.minutes)
         else:

@@ -147,6 +147,31 @@ def test_weights_are_chosen_on_validation_and_survive_saving(
     np.testing.assert_array_equal(again.rank(split.test, 12).items, model.rank(split.test, 12).items)
 
 
+@pytest.mark.parametrize("method", ["adaptive", "uniform", "fitted"])
+def test_a_language_model_that_only_harms_is_given_no_weight(
+    systems: tuple[Fixed, Fixed], split: Split, method: str
+) -> None:
+    harmful = Fixed(-systems[1].table.numpy())
+    model = RankingAggregate(config(weights={"method": method}), systems[0], harmful)
+    report = model.fit(split)
+    assert report.best_value == pytest.approx(validation_figures(systems[0], split.valid)["ndcg@10"])
+    mine, base = model.rank(split.test, 12).items, systems[0].rank(split.test, 12).items
+    np.testing.assert_array_equal(mine, base)
+
+
+def test_nobody_asks_about_users_for_whom_the_answer_has_no_weight(systems: tuple[Fixed, Fixed], split: Split) -> None:
+    weighting = Weighting(method="fitted", bucket_weights=(0.8, 0.0))
+    choice = Choice("llm", weighting, Activity(np.arange(1, 61)))
+    everybody = Choice("llm", weighting.model_copy(update={"bucket_weights": (0.8, 1e-9)}), choice.activity)
+    found, asked = [], []
+    for one in (choice, everybody):
+        systems[1].calls.clear()
+        found.append(RankingAggregate(config(), *systems, choice=one).rank(split.test, 12).items)
+        asked.append(sum(systems[1].calls))
+    np.testing.assert_array_equal(*found)
+    assert asked == [(split.test.user < 30).sum(), len(split.test)]
+
+
 def test_what_lies_behind_the_candidates_stays(systems: tuple[Fixed, Fixed], split: Split) -> None:
     model = RankingAggregate(config(candidates=4), *systems, choice=uniform(0.9))
     mine, base = model.rank(split.test, 10).items, systems[0].rank(split.test, 10).items

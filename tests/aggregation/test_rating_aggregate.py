@@ -81,6 +81,16 @@ def test_the_least_validation_error_is_kept_and_stored(rated: Split, tmp_path: P
     np.testing.assert_array_equal(again.predict(valid.pairs), model.predict(valid.pairs))
 
 
+@pytest.mark.parametrize("method", ["adaptive", "uniform", "fitted"])
+def test_a_language_model_that_only_harms_is_given_no_weight(rated: Split, method: str) -> None:
+    base, _ = predictors(rated)
+    model = RatingAggregate(aggregate(method=method), base, Table(base.table + 50))
+    pairs = target_ratings(rated, rated.test)[0].pairs
+    model.fit(rated)
+    model.systems["llm"] = None  # type: ignore[assignment]  # it is not even asked
+    np.testing.assert_array_equal(model.predict(pairs), base.predict(pairs))
+
+
 def test_weight_zero_is_the_base(rated: Split) -> None:
     systems = predictors(rated)
     model = RatingAggregate(aggregate(max_llm_weight=[0]), *systems)

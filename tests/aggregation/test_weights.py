@@ -71,6 +71,8 @@ def test_what_is_tried() -> None:
     grid = WeightsConfig(max_llm_weight=(0.9, 0.1), weight_floor=(0.5, 0.3))
     tried = [(w.max_llm_weight, w.weight_floor) for w in weightings(grid)]
     assert tried == [(0.1, 0.3), (0.1, 0.5), (0.9, 0.3), (0.9, 0.5)]
+    with_nothing = list(weightings(WeightsConfig(max_llm_weight=(0.1, 0.0), weight_floor=(0.5, 0.3))))
+    assert [(w.max_llm_weight, w.weight_floor) for w in with_nothing] == [(0.0, 0.3), (0.1, 0.3), (0.1, 0.5)]
     uniform = list(weightings(grid.model_copy(update={"method": "uniform"})))
     activity = Activity(np.array([1, 9]))
     assert [w.weights(activity, np.array([1, 9])).tolist() for w in uniform] == [[0.1, 0.1], [0.9, 0.9]]

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from tandemrec.augmentation.preferences import AugmentationConfig, augment, inserted, targets_among
 from tandemrec.data.examples import Examples, ItemArray
+from tandemrec.data.origins import earlier
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
 from tandemrec.recommender import FloatArray, Reranker
@@ -104,6 +105,23 @@ def test_insertion_into_histories(split: Split) -> None:
         assert longer.sequences[user][-1] == items[-1]
     assert longer.valid is split.valid
     assert longer.test is split.test
+
+
+def test_insertions_behind_the_end_of_an_earlier_part_are_left_out(split: Split) -> None:
+    frame = augment(split, INSERTIONS, Fixed(TABLE), "judge", 1)
+    known = earlier(split, 0, 2, 1)
+    longer = inserted(known, frame)
+    cut = 0
+    for user, items in enumerate(known.sequences):
+        rows = frame.filter(pl.col("user") == user).sort("place", maintain_order=True)
+        expected = items.tolist()
+        for shift, (item, place) in enumerate(rows.select("chosen", "place").rows()):
+            if place < len(items):
+                expected.insert(place + shift, item)
+            else:
+                cut += 1
+        assert longer.sequences[user].tolist() == expected
+    assert cut
 
 
 def test_too_few_items_are_refused(split: Split) -> None:

@@ -36,6 +36,7 @@ def test_shared_heads_change_nothing(tiny: Callable[[str], str], architecture: s
 
     heads = [text(n) for n in (9, 4, 20, 6)]
     tails = [[text(int(n)) for n in rng.integers(1, 7, k)] for k in (3, 1, 3, 0)]
+    tails[2] = [[5, 8, *tails[2][0]], [5, 8], [5, 8, *tails[2][2]]]  # what they share is computed once; one is no more
     options = {1: [[7], [9], [11]], 2: [[7], [7, 9], [11, 5]], 3: [[6, 7], [6, 9], [6, 11]]}[length]
     ended = options if length != 2 else [[*option, lm.eos] for option in options]
     found = option_probabilities(lm, heads, tails, options, batch_tokens=60)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from tandemrec.aggregation.weights import Activity, Weighting
 
 CHOICE, ACTIVITY = "choice.json", "activity.safetensors"
-PROFILE = 5
+PROFILE = 11
 """Users between the least and the most active one whose weights are shown."""
 
 Names = Annotated[
@@ -44,7 +44,8 @@ class Choice:
         ordered = np.sort(counts_U[counts_U > 0])
         shown = ordered[np.linspace(0, len(ordered) - 1, PROFILE).round().astype(int)] if len(ordered) else ordered
         weights = self.weighting.weights(self.activity, shown)
-        profile = [{"interactions": int(n), "weight": float(w)} for n, w in zip(shown, weights, strict=True)]
+        points = dict(zip(shown.tolist(), weights.tolist(), strict=True))
+        profile = [{"interactions": n, "weight": weight} for n, weight in points.items()]
         return {"llm": self.llm, "weighting": self.weighting.model_dump(mode="json"), "weight_by_activity": profile}
 
     def save(self, directory: Path) -> None:

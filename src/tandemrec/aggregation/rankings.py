@@ -125,11 +125,16 @@ class RankingAggregate(Reranker):
         return np.where(items_BK == NO_ITEM, -np.inf, found)
 
     def utilities(self, examples: Examples, items: ItemArray) -> FloatArray:
-        """Aggregated utilities of given candidates, see `aggregate`."""
+        """Aggregated utilities of given candidates, see `aggregate`.
+
+        The language model is not asked about users for whom it has no weight.
+        """
         choice = self._chosen()
         activity, name = choice.activity, choice.llm
         weight_B = choice.weighting.weights(activity, activity.of(examples.user, examples.seen.lengths))
-        utility_BK = opinions(self.systems[name], name, examples, items)
+        utility_BK, heard = np.full(items.shape, np.nan, np.float32), np.flatnonzero(weight_B)
+        if len(heard):
+            utility_BK[heard] = opinions(self.systems[name], name, examples.take(heard), items[heard])
         aggregate_BK = self.aggregate(utility_BK, items, weight_B)
         # As places: float32 could tie what float64 tells apart.
         return -places(aggregate_BK).astype(np.float32)

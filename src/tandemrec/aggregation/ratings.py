@@ -75,13 +75,19 @@ class RatingAggregate(RatingPredictor):
         return [fit_buckets(settings, activity.bucket(counts_B, settings.buckets), gain_BG)]
 
     def predict(self, pairs: Pairs) -> FloatArray:
-        """Aggregated ratings (B,); a user without training ratings counts as the least active one."""
+        """Aggregated ratings (B,); a user without training ratings counts as the least active one.
+
+        The language model is not asked about users for whom it has no weight.
+        """
         choice = self._chosen()
         counts_B = choice.activity.of(pairs.user, np.zeros(len(pairs), np.int64))
         weight_B = choice.weighting.weights(choice.activity, counts_B)
-        names = choice.llm, self.config.base
-        llm_B, base_B = (self.systems[name].predict(pairs).astype(np.float64) for name in names)
-        return (weight_B * llm_B + (1 - weight_B) * base_B).astype(np.float32)
+        found = self.systems[self.config.base].predict(pairs).astype(np.float64)
+        heard = np.flatnonzero(weight_B)
+        if len(heard):
+            llm = self.systems[choice.llm].predict(pairs.take(heard)).astype(np.float64)
+            found[heard] = weight_B[heard] * llm + (1 - weight_B[heard]) * found[heard]
+        return found.astype(np.float32)
 
     def save(self, directory: Path) -> None:
         """`config.json` and the choice; the predictors are saved by themselves."""

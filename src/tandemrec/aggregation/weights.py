@@ -25,6 +25,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 PAPER_GRID = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Values of α₁ and α₂ that the paper tries."""
 
+GRID = (0.0, *PAPER_GRID)
+"""Values of α₁ that are tried: with 0 among them the validation part may find that the base is best left alone."""
+
 
 class WeightsConfig(Config):
     """Which weights are tried; the validation part chooses among them, and one value a setting leaves no choice."""
@@ -33,8 +36,9 @@ class WeightsConfig(Config):
     """`adaptive`: α_u of eq. 7; `uniform`: α₁ for everybody; `fitted`: a share of `max_llm_weight` for every group of
     about equally active users, each chosen on its own; `none`: the language model alone."""
 
-    max_llm_weight: tuple[Share, ...] = Field(PAPER_GRID, min_length=1)
-    """α₁: weight of the language model for the user with the fewest interactions; 0 leaves the base unchanged."""
+    max_llm_weight: tuple[Share, ...] = Field(GRID, min_length=1)
+    """α₁: weight of the language model for the user with the fewest interactions; 0, which the paper does not try,
+    leaves the base unchanged."""
 
     weight_floor: tuple[Share, ...] = Field(PAPER_GRID, min_length=1)
     """α₂: share of α₁ that even the most active users keep; only `adaptive` has one."""
@@ -122,12 +126,14 @@ class Weighting(Config):
 
 
 def weightings(config: WeightsConfig) -> Iterator[Weighting]:
-    """All weights that `adaptive`, `uniform` and `none` try, the most cautious first."""
+    """All different weights that `adaptive`, `uniform` and `none` try, the most cautious first."""
     if config.method == "none":
         yield Weighting(method="none")
         return
     floors = sorted(set(config.weight_floor)) if config.method == "adaptive" else [1.0]
     for ceiling, floor in product(sorted(set(config.max_llm_weight)), floors):
+        if ceiling == 0 and floor != floors[0]:
+            continue  # any share of nothing is nothing
         yield Weighting(method=config.method, max_llm_weight=ceiling, weight_floor=floor)
 
 

@@ -67,6 +67,11 @@ class AugmentedConfig(Config):
     data: AugmentationConfig
     """What is added: pairs for models that learn from pairs, insertions for sequences."""
 
+    rounds: int = Field(1, ge=1, le=10)
+    """How often language model and backbone improve each other: in every further round the language model is tuned anew
+    with the hints of the round before, and its answers replace what was added. More than one asks for a `by` that is
+    tuned itself; the steps are systems of their own, `NAME round 1`, `NAME judge 2`, `NAME round 2` …"""
+
     def partners(self) -> tuple[str, ...]:
         """The system that is asked."""
         return (self.by,)

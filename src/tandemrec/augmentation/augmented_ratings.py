@@ -62,6 +62,9 @@ class AugmentedRatingsConfig(Config):
     data: AttributesConfig
     """What is added."""
 
+    rounds: int = Field(1, ge=1, le=10)
+    """How often language model and backbone improve each other, see `AugmentedConfig.rounds`."""
+
     def partners(self) -> tuple[str, ...]:
         """The system that is asked."""
         return () if self.by is None else (self.by,)

@@ -107,9 +107,11 @@ def targets_among(frame: pl.DataFrame, examples: Examples, n_items: int) -> int:
 def inserted(split: Split, frame: pl.DataFrame) -> Split:
     """The split whose training histories hold the chosen items; validation and test parts are the same.
 
-    Several items of one place keep the order of their rows.
+    Several items of one place keep the order of their rows. Places behind the end of a history, which earlier parts
+    of it have (`data.origins`), get nothing.
     """
     lengths = split.sequences.lengths
+    frame = frame.filter(pl.Series(frame["place"].to_numpy() < lengths[frame["user"].to_numpy()]))
     old_user, old = split.sequences.rows(), split.sequences.flat()
     place = np.arange(len(old)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     user, new, before = (frame[name].to_numpy().astype(np.int64) for name in ("user", "chosen", "place"))

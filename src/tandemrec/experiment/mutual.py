@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +28,19 @@ INSTRUCTIONS = "instructions.parquet"
 
 @dataclass
 class Mutual:
-    """Makes, over one split, what a model takes from models of the other kind; these must be trained."""
+    """Makes, over one split, what a model takes from models of the other kind; these must be trained.
+
+    Attributes:
+        stages: of the run.
+        split: what all models are judged on.
+        cut: its artifact.
+        origins: conventional models that were trained on earlier parts for the sake of their hints.
+    """
 
     stages: Stages
     split: Split
     cut: Artifact
+    origins: list[Artifact] = field(default_factory=list)
 
     def instructions(self, config: Config) -> Artifact | None:
         """What a ranker or rater is tuned on, with hints of models that have not seen the answers."""
@@ -119,12 +127,18 @@ class Mutual:
         return self.stages.get("augment:attributes", depends, make)
 
     def _origin(self, name: str, number: int, config: InstructedConfig) -> Artifact:
-        """A conventional model trained on an earlier part of every history."""
+        """A conventional model trained on an earlier part of every history.
+
+        One that is augmented takes what was added to the whole part: items that the user never met there, so that
+        none of them is an answer.
+        """
         settings, model = config.instructions, self.stages.recipe.models[name]
+        added = self.augmented(model)
         seed = derive_seed(self.stages.recipe.seed, f"origin:{name}:{number}")
 
         def make(draft: Path, work: Path) -> dict[str, Any]:
-            system = make_recommender(model, Materials(None, None, {}, self.stages.load))
+            given = None if added is None else added.path / ADDED
+            system = make_recommender(model, Materials(None, None, {}, self.stages.load, augmentation=given))
             known = earlier(self.split, number, settings.origins, settings.horizon)
             report = system.fit(known, seed=seed, workspace=work)
             system.save(draft)
@@ -135,6 +149,9 @@ class Mutual:
             "config": plain(model),
             "place": [number, settings.origins, settings.horizon],
             "seed": seed,
+            **({} if added is None else {"augmentation": added.content}),
             "code": code_version(*code_rooms(model), "data/origins.py"),
         }
-        return self.stages.get(f"origin:{name}", depends, make)
+        artifact = self.stages.get(f"origin:{name}", depends, make)
+        self.origins.append(artifact)
+        return artifact

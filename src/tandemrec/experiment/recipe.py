@@ -19,6 +19,7 @@ from tandemrec.evaluation.evaluate import EvaluationConfig
 from tandemrec.evaluation.ratings import RatingEvaluationConfig
 from tandemrec.experiment.bundled import read_recipe
 from tandemrec.experiment.models import RATING_SYSTEMS, ModelConfig, predicts_ratings
+from tandemrec.experiment.rounds import AUGMENTED, in_rounds
 from tandemrec.experiment.search_space import TuningConfig
 from tandemrec.experiment.seeds import derive_seed
 from tandemrec.llm.recommenders.base import LanguageModelUser
@@ -78,6 +79,11 @@ class Recipe(Config):
                 raise ValueError(f"the model name '{name}' may hold only letters, digits, spaces and any of -_+.()@=")
         return models
 
+    @field_validator("models")
+    @classmethod
+    def _rounds_are_models(cls, models: dict[str, ModelConfig]) -> dict[str, Any]:
+        return in_rounds(models)
+
     @model_validator(mode="after")
     def _partners_are_there(self) -> Self:
         for name, config in self.models.items():
@@ -134,7 +140,8 @@ class Recipe(Config):
                 continue
             for partner in (config.base, config.similar or config.base):
                 other = self.models[partner]
-                if other.partners() or isinstance(other, LanguageModelUser):
+                layered = bool(other.partners()) and not isinstance(other, AUGMENTED)
+                if layered or isinstance(other, LanguageModelUser):
                     raise ValueError(
                         f"the model '{name}' is tuned with hints of '{partner}' trained on earlier parts of the data, "
                         f"but '{partner}' builds on other systems or a language model; name a conventional model"

@@ -13,6 +13,7 @@ from tandemrec.evaluation.comparison import ComparisonConfig, compare_systems, u
 from tandemrec.evaluation.ratings import RatingEvaluationConfig
 from tandemrec.evaluation.significance import paired_test
 from tandemrec.experiment.recipe import Recipe
+from tandemrec.experiment.reranked import rerankings
 from tandemrec.experiment.stages import LISTS, MEASURED, OUTPUTS, PER_EXAMPLE
 from tandemrec.experiment.store import Artifact
 from tandemrec.recommender import NO_ITEM
@@ -64,6 +65,7 @@ def collect(recipe: Recipe, split: Split, data: Artifact, cut: Artifact, judged:
         "leaderboard": rows,
         "pairs": compared["pairs"],
         "resolvable": compared["resolvable"],
+        "rerankings": rerankings(recipe, split, frames),
         "examples": _examples(split, judge.part, judged, frames),
     }
 

@@ -12,8 +12,6 @@ import numpy as np
 import polars as pl
 import yaml
 
-from tandemrec.aggregation.rankings import RankingAggregateConfig
-from tandemrec.aggregation.ratings import RatingAggregateConfig
 from tandemrec.data.dataset import Dataset
 from tandemrec.data.examples import Examples
 from tandemrec.data.ratings import Pairs
@@ -28,8 +26,6 @@ from tandemrec.experiment.results import collect
 from tandemrec.experiment.selection_facts import selection_facts
 from tandemrec.experiment.stages import PER_EXAMPLE, Choice, Stages
 from tandemrec.experiment.store import Artifact, StageEvent, Store, default_root, find_damage, write_whole
-from tandemrec.llm.recommenders.ranker import RankerConfig
-from tandemrec.llm.recommenders.rater import RaterConfig
 from tandemrec.recommender import NO_ITEM, Ranking, RatingPredictor
 from tandemrec.report.comparison import comparison_latex
 from tandemrec.report.html import run_page
@@ -78,7 +74,7 @@ def run(
 
     results = collect(recipe, split, data_artifact, split_artifact, judged)
     if process_rank() == 0:
-        card = _card(stages, data_artifact, split_artifact, judged, chosen) | {"reranked": _reranked(recipe)}
+        card = _card(stages, data_artifact, split_artifact, judged, chosen)
         if choices is not None and chosen:
             card["selection"] = selection_facts(choices, chosen, split)
         _write(out, recipe, results, card, judged)
@@ -297,15 +293,6 @@ def _card(
             for student, choice in chosen.items()
         },
         "artifacts": {name: str(artifact.path.resolve()) for name, artifact in artifacts.items()},
-    }
-
-
-def _reranked(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """Systems that work on another one's candidates or ratings, with that one and how many candidates there are."""
-    return {
-        name: {"base": config.base, "candidates": getattr(config, "candidates", None)}
-        for name, config in recipe.models.items()
-        if isinstance(config, RankerConfig | RaterConfig | RankingAggregateConfig | RatingAggregateConfig)
     }
 
 

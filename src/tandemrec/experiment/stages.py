@@ -187,7 +187,8 @@ class Stages:
             "code": code_version(*code_rooms(config)),
         }
         self.fitted[name] = self.get(f"fit:{name}", depends, make)
-        self.needs[name] = self._needed(config, [base, answers, instructions, augmentation, self.fitted[name]], choice)
+        own = [base, answers, *mutual.origins, instructions, augmentation, self.fitted[name]]
+        self.needs[name] = self._needed(config, own, choice)
         return self.fitted[name]
 
     def _needed(self, config: Config, own: Sequence[Artifact | None], choice: Choice | None) -> list[Artifact]:

@@ -31,7 +31,7 @@ def option_probabilities(
 
     Tokens that all options begin with, such as a blank of its own, say nothing and join the tails. Options of one token
     each are then read from the logits behind a tail, R at once. Longer ones are completions of their own, and each ends
-    with EOS, so that "1" does not profit from "10".
+    with EOS, so that "1" does not profit from "10". What all tails of a head begin with joins the head.
 
     Args:
         lm: the model.
@@ -43,6 +43,9 @@ def option_probabilities(
     common = min(_shared(options), min(map(len, options)) - 1)
     tails = [[[*tail, *options[0][:common]] for tail in several] for several in tails]
     options = [option[common:] for option in options]
+    begin = [_shared(several) if several else 0 for several in tails]
+    heads = [[*head, *several[0][:n]] if n else head for head, several, n in zip(heads, tails, begin, strict=True)]
+    tails = [[tail[n:] for tail in several] for several, n in zip(tails, begin, strict=True)]
     single = all(len(option) == 1 for option in options) and len({option[0] for option in options}) == len(options)
     found: list[Probabilities] = [np.empty((0, len(options))) for _ in heads]
     for rows in _batches(heads, tails, 1 if single else len(options), batch_tokens):
@@ -76,7 +79,7 @@ def _by_completions(
 
 
 def _shared(options: Sequence[Tokens]) -> int:
-    """How many tokens all options begin with."""
+    """How many tokens all of them begin with."""
     columns = zip(*options, strict=False)
     return next((place for place, column in enumerate(columns) if len(set(column)) > 1), min(map(len, options)))
 

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from tandemrec.report.beyond import MEANING, beyond_rows
 from tandemrec.report.charts import SERIES, interval_plot, line_plot, scatter_plot
-from tandemrec.report.choices import aggregation_view, selection_view
+from tandemrec.report.choices import selection_view
 from tandemrec.report.comparison import (
     answer,
     board_table,
@@ -22,6 +22,7 @@ from tandemrec.report.comparison import (
 )
 from tandemrec.report.cost import COST_NOTE, Cost, cost_rows, duration, fronts, run_costs
 from tandemrec.report.leaderboard import is_rating
+from tandemrec.report.reranking import HEADING, reranking_grids, weights_plot
 from tandemrec.report.segments import segment_grids, span
 
 Table = tuple[list[str], list[list[str]]]
@@ -40,11 +41,14 @@ def run_page(results: Mapping[str, Any], card: Mapping[str, Any], price: float |
     """
     headline = results["evaluation"]["headline"]
     view = _judgement(results) | _cost_view(results, run_costs(results, card, price))
-    view |= selection_view(card) | aggregation_view(results, card)
+    view |= selection_view(card)
     view |= {
         "title": results["name"],
         "question": results["description"],
         "tails": list(_tails(results)),
+        "reranking_title": HEADING,
+        "reranking": list(reranking_grids(results, card)),
+        "weights": weights_plot(card),
         "beyond": beyond_rows(results),
         "beyond_note": f"Lists of {headline.partition('@')[2]}. "
         + "; ".join(f"{name}: {meaning}" for name, meaning in MEANING.items())

@@ -9,6 +9,7 @@ from tandemrec.report.beyond import beyond_markdown
 from tandemrec.report.comparison import answer
 from tandemrec.report.cost import cost_markdown, run_costs
 from tandemrec.report.leaderboard import cell, is_rating, markdown_table, table_of
+from tandemrec.report.reranking import reranking_markdown
 from tandemrec.report.segments import segments_markdown
 
 
@@ -22,6 +23,7 @@ def markdown_page(results: Mapping[str, Any], card: Mapping[str, Any]) -> str:
         f"{_what(results)} ± standard error over {results['evaluation']['n']:,} "
         f"{'ratings' if is_rating(results) else 'users'}. {results['evaluation']['protocol']}",
         segments_markdown(results),
+        reranking_markdown(results, card),
         beyond_markdown(results),
         cost_markdown(results, run_costs(results, card)),
         "## Data",

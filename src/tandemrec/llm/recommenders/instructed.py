@@ -76,6 +76,9 @@ class InstructedConfig(LanguageModelUser):
     """The ranker or rater whose language model is taken as it is, in place of tuning one: the same model asked with
     other hints, or about another base."""
 
+    checked: int = Field(100, ge=0)
+    """Validation questions that are answered after tuning, for the cost of one and the share of unreadable answers."""
+
     batch_tokens: int = Field(BATCH_TOKENS, ge=16)
     """Tokens that are run through the model at once when candidates are judged."""
 
@@ -140,6 +143,7 @@ class Instructed:
         titles: of all items.
         known: what the training part knows of the users.
         options: the ratings that can be answers, ascending.
+        tokens: read and written by the language model since it was made or loaded.
     """
 
     config: InstructedConfig
@@ -171,6 +175,7 @@ class Instructed:
         self.known: KnownUsers | None = None
         self.options: list[float] = []
         self.budget = 0
+        self.tokens = 0
         self._lm: LanguageModel | None = None
         if config.tuned is not None:
             taken = self.systems[config.tuned]
@@ -253,6 +258,7 @@ class Instructed:
         tails = [[ids[text] for text in several] for several in texts]
         longest = max((len(tail) for several in tails for tail in several), default=0)
         heads = self.heads(questions, longest + max(map(len, options)) + 1)
+        self.tokens += sum(map(len, heads)) + sum(len(tail) for several in tails for tail in several)
         return option_probabilities(lm, heads, tails, options, config.batch_tokens)
 
     def save_shared(self, directory: Path) -> None:

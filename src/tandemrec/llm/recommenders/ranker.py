@@ -40,9 +40,6 @@ class RankerConfig(InstructedConfig):
     generation: GenerationConfig = GenerationConfig(beams=1)
     """How a ranking is written; greedy as in the paper."""
 
-    checked: int = Field(100, ge=0)
-    """Validation questions that are answered after tuning, for the share of unreadable answers and the cost of one."""
-
     chat: ChatConfig | None = None
     """A chat endpoint that writes the rankings in place of `lm`; null: none."""
 
@@ -147,14 +144,19 @@ class Ranker(Instructed, Reranker):
     def _written(self, questions: Sequence[Question]) -> list[str]:
         """The answers to listwise questions."""
         if self.chat is not None:
-            return self.chat.ask([head_text(one, self.titles, (0, 0), self.config.prompt) for one in questions])
+            before = self.chat.prompt_tokens + self.chat.answer_tokens
+            answers = self.chat.ask([head_text(one, self.titles, (0, 0), self.config.prompt) for one in questions])
+            self.tokens += self.chat.prompt_tokens + self.chat.answer_tokens - before
+            return answers
         prompts = self.heads(questions, self.budget)
-        return generate(self.language_model, prompts, self.config.generation, self.budget)
+        texts = generate(self.language_model, prompts, self.config.generation, self.budget)
+        self.tokens += sum(map(len, prompts)) + sum(map(len, self.language_model.tokenize(texts)))
+        return texts
 
     def _check(self, examples: Examples) -> dict[str, float]:
         """How readable answers are, and what one costs."""
         items = self.base.rank(examples, self.depth).items[:, : self.depth]
-        started = time.monotonic()
+        started, before = time.monotonic(), self.tokens
         facts = {"users": float(len(examples))}
         if self.config.style == "listwise":
             _, parsed = self._listwise(examples, items)
@@ -169,7 +171,8 @@ class Ranker(Instructed, Reranker):
                 facts |= {"cost": self.chat.cost, "attempts": float(self.chat.attempts)}
         else:
             self._pointwise(examples, items)
-        return facts | {"seconds_per_user": (time.monotonic() - started) / len(examples)}
+        seconds, tokens = time.monotonic() - started, self.tokens - before
+        return facts | {"seconds_per_user": seconds / len(examples), "tokens_per_user": tokens / len(examples)}
 
     def save(self, directory: Path) -> None:
         """`config.json`, catalogue, users, and the tuned model or adapter as a Hugging Face / PEFT folder."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
 
-from tandemrec.data.ratings import Pairs
+from tandemrec.data.ratings import Pairs, target_ratings
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
 from tandemrec.llm.instructions import RatingInstructionsConfig
@@ -44,7 +45,11 @@ class Rater(Instructed, RatingPredictor):
         """
         if split.dataset.interactions["rating"].null_count():
             raise InputError(f"{split.dataset.name}, column 'rating': a rater needs a rating in every row")
-        return self.tune(split, seed, workspace)
+        report = self.tune(split, seed, workspace)
+        asked, _ = target_ratings(split, split.valid.take(slice(0, self.config.checked)))
+        if len(asked):
+            report.notes["answers"] = self._check(asked.pairs)
+        return report
 
     def predict(self, pairs: Pairs) -> FloatArray:
         """Predicted ratings (B,), from the user's training ratings, the similar user's and the base's prediction."""
@@ -65,6 +70,14 @@ class Rater(Instructed, RatingPredictor):
             expected = self.config.reading == "expected"
             found[mine] = probabilities @ options if expected else options[probabilities.argmax(1)]
         return found
+
+    def _check(self, pairs: Pairs) -> dict[str, float]:
+        """What answers cost."""
+        started, before = time.monotonic(), self.tokens
+        self.predict(pairs)
+        users = len(np.unique(pairs.user))
+        seconds, tokens = time.monotonic() - started, self.tokens - before
+        return {"users": float(users), "seconds_per_user": seconds / users, "tokens_per_user": tokens / users}
 
     def save(self, directory: Path) -> None:
         """`config.json`, catalogue, users, and the tuned model or adapter as a Hugging Face / PEFT folder."""
