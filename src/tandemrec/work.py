@@ -9,8 +9,8 @@ In formulas N are rows, D the size of a vector, I items.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import singledispatch
 from typing import TYPE_CHECKING
 
@@ -106,11 +106,11 @@ class Scene:
     systems: Mapping[str, Config]
     device: str = "cpu"
     reader: object = None
-    readers: Mapping[str, object] = None  # type: ignore[assignment]
+    readers: Mapping[str, object] = field(default_factory=dict)
 
     def of(self, name: str) -> tuple[Config, Scene]:
         """Another system of the recipe, and the scene as it sees it."""
-        return self.systems[name], replace(self, reader=(self.readers or {}).get(name))
+        return self.systems[name], replace(self, reader=self.readers.get(name))
 
 
 @singledispatch
@@ -123,6 +123,29 @@ def fit_work(config: Config, scene: Scene) -> Work | None:
 def answer_work(config: Config, scene: Scene, examples: Examples) -> Work | None:
     """What it takes to answer examples: scores of the whole catalogue, or a list; None: the config does not say."""
     return None
+
+
+@singledispatch
+def switches(config: Config) -> Iterator[tuple[str, Config]]:
+    """Settings that take less memory, the cheapest first, each on top of those before: `key=value` and the config."""
+    return iter(())
+
+
+@dataclass(frozen=True)
+class Foresight:
+    """What a stage takes, as a question that is asked only where the answer is wanted.
+
+    Attributes:
+        config: whose settings decide.
+        work: of a config; None: it does not say.
+    """
+
+    config: Config
+    work: Callable[[Config], Work | None]
+
+    def __call__(self) -> Work | None:
+        """With the settings as they are."""
+        return self.work(self.config)
 
 
 def product(rows: float, inner: float, columns: float) -> Work:
@@ -151,5 +174,5 @@ def training_memory(parameters: float, trained: float | None = None) -> float:
 
 
 def ranking_work(examples: float, items: float) -> Work:
-    """Counting ranks and listing the first items over scores (N, I): a masked copy, two comparisons, sums, best items."""
+    """Ranks and first items from scores (N, I): a masked copy, two comparisons, sums, best items."""
     return passes(examples * items, 8) + Work(memory=FLOAT * 4 * min(examples * items, 8e6))

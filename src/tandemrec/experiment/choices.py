@@ -169,7 +169,8 @@ class Choices:
             "surrogate": self.stages.fitted[surrogate].content,
             "seed": self.seed,
         }
-        return self.stages.get(f"influence:{surrogate}", self._depends(depends), make)
+        foresight = self.stages.foresights.influence(surrogate, settings, self.config, self.split)
+        return self.stages.get(f"influence:{surrogate}", self._depends(depends), make, foresight)
 
     def _effort(self) -> Artifact:
         identity, base = self._writer_identity()
@@ -185,7 +186,8 @@ class Choices:
             "config": plain(self.config.effort),
             "language_model": self.stages.fitted[name].content if tuned else identity,
         }
-        return self.stages.get("effort", self._depends(depends), make)
+        foresight = self.stages.foresights.effort(name, self.config, self.split)
+        return self.stages.get("effort", self._depends(depends), make, foresight)
 
     def _rival(self, name: str, config: AnySelectorConfig) -> Selector:
         if isinstance(config, GraNdConfig):

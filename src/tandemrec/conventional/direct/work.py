@@ -170,5 +170,3 @@ def _answer_popularity(config: PopularityConfig, scene: Scene, examples: Example
 def _together(scene: Scene) -> float:
     """Pairs of items that some user met both: Σ over users of the square of their number."""
     return float((scene.split.sequences.lengths.astype(np.float64) ** 2).sum())
-
-

@@ -24,6 +24,7 @@ from tandemrec.conventional.sequential.module import SequenceConfig
 from tandemrec.conventional.sequential.sasrec import AttentionConfig
 from tandemrec.data.examples import Examples, IntArray, Ragged
 from tandemrec.data.split import Split
+from tandemrec.recommender import Config
 from tandemrec.training.work import training_work
 from tandemrec.work import (
     BACKWARD,
@@ -37,6 +38,7 @@ from tandemrec.work import (
     passes,
     product,
     ranking_work,
+    switches,
 )
 
 
@@ -83,6 +85,12 @@ def _scores(config: SequenceConfig | DROSConfig, settings: SequenceConfig, scene
     items = scene.split.n_items
     weights = Work(memory=FLOAT * parameters(config, scene.split))
     return states + product(len(examples), size, items) + passes(len(examples) * items, 1) + weights
+
+
+@switches.register
+def _switches(config: SequenceConfig) -> Iterator[tuple[str, Config]]:
+    if config.micro_batch_tokens > 1024:
+        yield "micro_batch_tokens=1024", config.model_copy(update={"micro_batch_tokens": 1024})
 
 
 @singledispatch
