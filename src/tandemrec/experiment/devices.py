@@ -35,6 +35,12 @@ CORE = 3e10, 4e9
 
 GIB = 2**30
 
+CALIBRATION = 12.0
+"""Seconds of a calibration."""
+
+OPERATIONS, LAYERS = 5, 100
+"""Element-wise operations that are measured, and small layers of a chain."""
+
 
 class Device(Config):
     """A device and its rates."""
@@ -136,27 +142,28 @@ def here(kind: str | None = None) -> Device:
 
 
 def calibrate() -> Device:
-    """Measure the device at hand, in well under a minute, and keep its rates in the user's cache directory.
+    """Measure the device at hand for some seconds, and keep its rates in the user's cache directory.
 
     Products are of the shape of a layer; traffic is that of the operations between them, norm, softmax, activation,
     sum and scaling of states that fit a cache as micro-batches do; a call is one of a chain of small layers, there
-    and back.
+    and back. The rates are what is sustained beside whatever else runs, so runs beside the same are foretold.
     """
     device = default_device()
     large = device.type != "cpu"
     size, rows = (4096, 65536) if large else (512, 4096)
-    with torch.no_grad():
-        square = torch.randn(size, size, device=device)
-        half = square.bfloat16()
-        seconds = _best(lambda: square @ square, device), _best(lambda: half @ half, device)
-        traffic = _traffic(torch.randn(rows, 128, device=device), device)
+    square = torch.randn(size, size, device=device)
+    half, states_ND = square.bfloat16(), torch.randn(rows, 128, device=device)
+    layer, start = nn.Linear(8, 8).to(device), torch.randn(4, 8, device=device)
+    seconds = _sustained(
+        device, lambda: square @ square, lambda: half @ half, lambda: _between(states_ND), lambda: _chain(layer, start)
+    )
     found = Device(
         name="cpu" if device.type == "cpu" else _title(device.type),
         title=_title(device.type),
         flops=2 * size**3 / seconds[0],
         half_flops=2 * size**3 / seconds[1],
-        bytes=traffic,
-        call=_call(device),
+        bytes=OPERATIONS * 2 * states_ND.numel() * states_ND.element_size() / seconds[2],
+        call=seconds[3] / (6 * LAYERS),
         memory=_memory(device.type),
         calibrated=True,
     )
@@ -167,46 +174,38 @@ def calibrate() -> Device:
     return found
 
 
-def _traffic(states_ND: Tensor, device: torch.device) -> float:
-    """Bytes a second of the operations between products, each counted as one reading and one writing."""
-    operations: tuple[Callable[[], Tensor], ...] = (
-        lambda: nn.functional.layer_norm(states_ND, states_ND.shape[1:]),
-        lambda: states_ND.softmax(1),
-        lambda: nn.functional.gelu(states_ND),
-        lambda: states_ND + states_ND,
-        lambda: states_ND * 2,
-    )
-    seconds = sum(_best(operation, device) for operation in operations)
-    return len(operations) * 2 * states_ND.numel() * states_ND.element_size() / seconds
+def _between(states_ND: Tensor) -> None:
+    """The operations between products, each counted as one reading and one writing."""
+    with torch.no_grad():
+        nn.functional.layer_norm(states_ND, states_ND.shape[1:])
+        states_ND.softmax(1)
+        nn.functional.gelu(states_ND)
+        _ = states_ND + states_ND
+        _ = states_ND * 2
 
 
-def _call(device: torch.device) -> float:
-    """Seconds of an operation of a chain of a hundred small layers and their activations, differentiation included:
-    each is one there and about two back.
-    """
-    layer, start = nn.Linear(8, 8).to(device), torch.randn(4, 8, device=device)
-
-    def chain() -> Tensor:
-        states = start
-        for _ in range(100):
-            states = torch.relu(layer(states))
-        states.sum().backward()  # type: ignore[no-untyped-call]
-        return states
-
-    return _best(chain, device) / 600
+def _chain(layer: nn.Module, states: Tensor) -> None:
+    """Small layers and their activations, with differentiation: six calls a layer."""
+    for _ in range(LAYERS):
+        states = torch.relu(layer(states))
+    states.sum().backward()  # type: ignore[no-untyped-call]
 
 
-def _best(operation: Callable[[], Tensor], device: torch.device, repeats: int = 20) -> float:
-    """Seconds of the first quartile of some calls, after a few that do not count: other programs may run beside."""
-    taken = []
-    for place in range(repeats + 3):
-        started = time.perf_counter()
-        operation()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        if place >= 3:
-            taken.append(time.perf_counter() - started)
-    return sorted(taken)[len(taken) // 4]
+def _sustained(device: torch.device, *operations: Callable[[], object]) -> list[float]:
+    """Seconds of a call of each operation, on average over some seconds in which they take turns."""
+    spent, calls, begun = [0.0] * len(operations), [0] * len(operations), time.perf_counter()
+    for warm in (True, False):
+        while time.perf_counter() - begun < (0.1 if warm else 1.0) * CALIBRATION or not all(calls):
+            for place, operation in enumerate(operations):
+                started = time.perf_counter()
+                operation()
+                if device.type == "cuda":
+                    torch.cuda.synchronize()
+                spent[place] += time.perf_counter() - started
+                calls[place] += 1
+        if warm:
+            spent, calls = [0.0] * len(operations), [0] * len(operations)
+    return [total / count for total, count in zip(spent, calls, strict=True)]
 
 
 def _title(kind: str) -> str:

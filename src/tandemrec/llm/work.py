@@ -19,7 +19,7 @@ from tandemrec.llm.model import ENCODE_TOKENS
 from tandemrec.llm.nano import NanoConfig
 from tandemrec.llm.objectives import Prompted
 from tandemrec.llm.prompts import answer_tokens, fitting_prompts
-from tandemrec.llm.questions import Question, fitting_heads, list_text, place_text, tail_text
+from tandemrec.llm.questions import NO, YES, Question, fitting_heads, list_text, option_tokens, place_text, tail_text
 from tandemrec.llm.questions import answer_tokens as instruction_answers
 from tandemrec.llm.reader import Reader
 from tandemrec.llm.recommenders.instructed import CUT_ANSWER, InstructedConfig
@@ -57,6 +57,12 @@ LAYER_CALLS, STEP_CALLS = 40, 60
 
 KEPT = 18
 """Arrays of a layer's width that differentiation keeps, beside three of the inner part's."""
+
+MASK_PASSES = 6
+"""Passes over every pair of tokens of a packed row: which of them sees which, and attention under that mask."""
+
+RATINGS = ["1", "2", "3", "4", "5"]
+"""Answers that stand for a scale of ratings."""
 
 SMALL_BATCH = 512
 """Tokens of a micro-batch that is made small to save memory."""
@@ -337,11 +343,13 @@ def _columns(config: WriterConfig) -> int:
 
 @fit_work.register
 def _fit_instructed(config: InstructedConfig, scene: Scene) -> Work | None:
-    """Tuning on instructions, and the questions that are answered for its check."""
+    """Tuning on instructions, if anything is learned, and the questions that are answered for its check."""
     if config.remote:
         return None
-    if not config.needs_instructions():
-        return NOTHING
+    checked = scene.split.valid.take(slice(0, getattr(config, "checked", 0)))
+    asked = answer_work(config, scene, checked) if len(checked) else NOTHING
+    if not config.needs_instructions() or asked is None:
+        return asked
     plant, tuning, mine = Plant.of(scene, config), config.finetune, config.instructions
     assert tuning is not None
     parts = [_instructions(config, plant, scene.split, task) for task in config.counts()]
@@ -349,9 +357,7 @@ def _fit_instructed(config: InstructedConfig, scene: Scene) -> Work | None:
     count = sum(config.counts().values())
     held_out = sum(min(most, mine.valid) for most in config.counts().values())
     work = tuning_work(plant, tuning, part, count, _read(plant, part, tuning, held_out))
-    checked = getattr(config, "checked", 0)
-    asked = answer_work(config, scene, scene.split.valid.take(slice(0, checked))) if checked else NOTHING
-    return replace(work + (asked or NOTHING), epochs=work.epochs, stops_early=work.stops_early)
+    return replace(work + asked, epochs=work.epochs, stops_early=work.stops_early)
 
 
 @answer_work.register
@@ -378,6 +384,7 @@ def _judging(config: InstructedConfig, scene: Scene, users: int, candidates: flo
     owner, its = (config, scene) if config.tuned is None else scene.of(config.tuned)
     assert isinstance(owner, InstructedConfig)
     plant, split = Plant.of(its, owner), scene.split
+    reader: object = plant.reader
     style = getattr(config, "style", "rating")
     part = _instructions(config, plant, split, style)
     heads = np.array([len(prompt) for prompt in part.prompts])
@@ -387,9 +394,13 @@ def _judging(config: InstructedConfig, scene: Scene, users: int, candidates: flo
         work = plant.writing(heads, answers, settings.beams, settings.batch_size, limit)
         return (users / len(heads)) * work
     tail = float(np.mean([len(ids) for ids in _tails(config, plant, split, style)]))
-    tokens = float(heads.mean()) - tail + candidates * (tail + 2)
+    # Answers of one token are read behind a tail; longer ones are completions of their own, each with its tail.
+    options = option_tokens(reader, [YES, NO] if style == "like" else RATINGS, config.prompt)  # type: ignore[arg-type]
+    copies = 1 if max(map(len, options)) == 1 else len(options)
+    tokens = float(heads.mean()) - tail + candidates * copies * (tail + 2)
     batches = max(1.0, users * tokens / config.batch_tokens)
-    work = batches * plant.forward(1, users * tokens / batches, users * candidates / batches, tokens)
+    work = batches * plant.forward(1, users * tokens / batches, users * candidates * copies / batches, tokens)
+    work += passes(users * tokens * tokens, MASK_PASSES)
     return work + Work(read=users * tokens, memory=plant.weights)
 
 

@@ -38,7 +38,7 @@ def cost_rows(results: Mapping[str, Any], costs: Mapping[str, Cost]) -> tuple[li
         ("training", [duration(cost["seconds"]) for cost in costs.values()]),
         ("processor time", [duration(cost["cpu_seconds"]) for cost in costs.values()]),
         ("accelerator time", [duration(cost["accelerator_seconds"] or None) for cost in costs.values()]),
-        ("tokens read", [count(cost["tokens"]) for cost in costs.values()]),
+        ("tokens", [count(cost["tokens"]) for cost in costs.values()]),
         ("peak memory", [_memory(cost["peak_memory_mib"]) for cost in costs.values()]),
         ("peak accelerator", [_memory(cost["accelerator_peak_mib"] or None) for cost in costs.values()]),
         ("money", [money(cost.get("money")) for cost in costs.values()]),
