@@ -13,6 +13,9 @@ OVERLOOKED = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
         lambda query, key, *_, **__: 4 * query[0] * query[1] * query[2] * key[2] * query[3]
     ),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+        lambda slope, query, key, *_, **__: 10 * query[0] * query[1] * query[2] * key[2] * query[3]
+    ),
 }
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tandemrec.conventional.direct.ease import EASEConfig
+from tandemrec.conventional.direct.graph import _Propagate
 from tandemrec.conventional.direct.interactions import Pairs
 from tandemrec.conventional.direct.lightgcn import LightGCN, LightGCNConfig
 from tandemrec.conventional.direct.mf import MF, MFConfig
@@ -45,17 +46,11 @@ def test_a_step_takes_the_flops_it_says(name: str, split: Split, monkeypatch: py
     task = PairwiseTask(model, module, split, pairs, 0)
     (batch,) = task.steps(0)[0]
     # The counter takes sparse products for dense ones; they are traffic here, as one row is read for every edge.
-    monkeypatch.setattr(
-        "tandemrec.conventional.direct.graph._Propagate.forward", staticmethod(lambda ctx, a, x: _kept(ctx, a, x))
-    )
-    monkeypatch.setattr("tandemrec.conventional.direct.graph._Propagate.backward", staticmethod(lambda ctx, g: (None, g)))
+    monkeypatch.setattr(_Propagate, "forward", staticmethod(lambda ctx, adjacency, table: table.clone()))
+    monkeypatch.setattr(_Propagate, "backward", staticmethod(lambda ctx, slope: (None, slope)))
     found = counted(lambda: task.loss(batch).backward())
     # How many different items a step has is foreseen as if all were equally popular.
     assert found == pytest.approx(step_work(config, pairs).flops, rel=0.15 if name == "SGL" else 0.03)
-
-
-def _kept(ctx: Any, adjacency: Any, table: torch.Tensor) -> torch.Tensor:
-    return table.clone()
 
 
 def test_every_conventional_model_says_what_it_takes(split: Split) -> None:
