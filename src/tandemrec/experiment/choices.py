@@ -91,7 +91,8 @@ class Choices:
         }
         if isinstance(config, TFDConConfig):
             depends["language_model"] = self._writer_identity()[0]
-        made = self.stages.get(f"select:{name}", self._depends(depends), make)
+        foresight = self.stages.foresights.select(name, self.config, self.split)
+        made = self.stages.get(f"select:{name}", self._depends(depends), make, foresight)
         judges = [self.stages.fitted[judge] for judge in self.stages.recipe.judges(name)]
         return Choice(made, (*judges, *parts.values(), made) if isinstance(config, DEALRecConfig) else (*judges, made))
 

@@ -26,7 +26,7 @@ from tandemrec.llm.recommenders.writer import WriterConfig
 from tandemrec.llm.work import build_work, distil_work
 from tandemrec.recommender import Config
 from tandemrec.selection.influence import InfluenceConfig
-from tandemrec.selection.work import effort_work, influence_work
+from tandemrec.selection.work import effort_work, influence_work, select_work
 from tandemrec.training import default_device
 from tandemrec.work import Foresight, Scene, Work, answer_work, fit_work, ranking_work
 
@@ -116,6 +116,12 @@ class Foresights:
         return Foresight(
             self._config(name), lambda config: influence_work(config, settings, selection.loss, self._bare(split))
         )
+
+    def select(self, selector: str, selection: SelectionConfig, split: Split) -> Foresight:
+        """A selector's choice."""
+        chooser, surrogate = selection.selectors[selector], selection.surrogate_of(selector)
+        judge = None if surrogate is None else self._config(surrogate)
+        return Foresight(chooser, lambda _: select_work(chooser, judge, selection.loss, self._bare(split)))
 
     def effort(self, name: str, selection: SelectionConfig, split: Split) -> Foresight:
         """Gradient norms of a language model."""

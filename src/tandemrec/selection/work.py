@@ -1,4 +1,4 @@
-"""What influence and effort take."""
+"""What influence, effort and choices take."""
 
 from __future__ import annotations
 
@@ -7,12 +7,19 @@ import numpy as np
 from tandemrec.conventional.sequential.dros import DROSConfig
 from tandemrec.conventional.sequential.module import SequenceConfig
 from tandemrec.conventional.sequential.work import network_work
+from tandemrec.data.examples import IntArray
 from tandemrec.llm.finetune import length_batches
 from tandemrec.llm.recommenders.writer import WriterConfig, first_targets
 from tandemrec.llm.work import Lesson, Plant, evenly
 from tandemrec.recommender import Config
+from tandemrec.selection.ccs import CCSConfig
+from tandemrec.selection.dealrec import DEALRecConfig
 from tandemrec.selection.effort import EffortConfig
+from tandemrec.selection.el2n import EL2NConfig
+from tandemrec.selection.grand import GraNdConfig
 from tandemrec.selection.influence import InfluenceConfig
+from tandemrec.selection.random import RandomConfig
+from tandemrec.selection.selector import AnySelectorConfig
 from tandemrec.selection.solver import LissaConfig
 from tandemrec.selection.surrogate import SurrogateConfig
 from tandemrec.work import NOTHING, Scene, Work, passes, product
@@ -25,24 +32,52 @@ def influence_work(config: Config, settings: InfluenceConfig, loss: SurrogateCon
     """One pass over the samples for the gradient, one for the scores, and the products of the solver, which read the
     positions' factors from memory where they fit; None for surrogates without a formula.
     """
-    settings_of = config.backbone if isinstance(config, DROSConfig) else config
-    if not isinstance(settings_of, SequenceConfig):
+    forward, network = _losses(config, loss, scene), _network(config)
+    if forward is None or network is None:
         return None
-    histories = scene.split.train.history.lengths + 1
-    lengths = np.minimum(histories, settings_of.max_length)
-    lengths, positions, d = lengths[lengths > 0], float(lengths.sum()), settings_of.dim
-    batch = max(1, loss.micro_batch_tokens // max(1, int(lengths.mean())))
-    groups = np.split(np.sort(lengths), range(batch, len(lengths), batch))
-    forward = sum((network_work(settings_of, group, False) for group in groups if len(group)), NOTHING)
-    items = scene.split.n_items if loss.loss == "softmax" else 1 + loss.negatives
-    scored = product(positions, d, items) + passes(positions * items, 4) + passes(positions * d, 4)
+    lengths = _lengths(network, scene)
     if isinstance(settings.solver, LissaConfig):
-        each = (1 / max(1, len(lengths))) * (forward + scored).differentiated() * 2
-        return 2 * (forward + scored).differentiated() + settings.solver.steps * (each + Work(calls=300))
+        each = (2 / max(1, len(lengths))) * forward.differentiated()
+        return 2 * forward.differentiated() + settings.solver.steps * (each + Work(calls=300))
     solve = min(PRODUCTS, settings.solver.max_iterations)
     kept = settings.block.parameters == "last-projection" and settings.curvature == "gauss-newton"
-    each = 4 * product(positions, d, d) + passes(positions * d, 8) if kept else 2 * (forward + scored).differentiated()
-    return 2 * (forward + scored).differentiated() + solve * each
+    positions, d = float(lengths.sum()), network.dim
+    each = 4 * product(positions, d, d) + passes(positions * d, 8) if kept else 2 * forward.differentiated()
+    return 2 * forward.differentiated() + solve * each
+
+
+def select_work(selector: AnySelectorConfig, config: Config | None, loss: SurrogateConfig, scene: Scene) -> Work | None:
+    """A choice by scores that are there already, by losses, or by gradients; None where examples are clustered."""
+    if isinstance(selector, DEALRecConfig | RandomConfig):
+        return passes(len(scene.split.train), 20)
+    forward = None if config is None else _losses(config, loss, scene)
+    if forward is None or not isinstance(selector, EL2NConfig | CCSConfig | GraNdConfig):
+        return None
+    return forward.differentiated() if isinstance(selector, GraNdConfig) else forward
+
+
+def _network(config: Config) -> SequenceConfig | None:
+    network = config.backbone if isinstance(config, DROSConfig) else config
+    return network if isinstance(network, SequenceConfig) else None
+
+
+def _lengths(network: SequenceConfig, scene: Scene) -> IntArray:
+    lengths: IntArray = np.minimum(scene.split.train.history.lengths + 1, network.max_length)
+    return lengths
+
+
+def _losses(config: Config, loss: SurrogateConfig, scene: Scene) -> Work | None:
+    """States of all samples and the losses of their targets, forward."""
+    network = _network(config)
+    if network is None:
+        return None
+    lengths = np.sort(_lengths(network, scene))
+    positions, d = float(lengths.sum()), network.dim
+    batch = max(1, loss.micro_batch_tokens // max(1, int(lengths.mean())))
+    groups = np.split(lengths, range(batch, len(lengths), batch))
+    forward = sum((network_work(network, group, False) for group in groups if len(group)), NOTHING)
+    items = scene.split.n_items if loss.loss == "softmax" else 1 + loss.negatives
+    return forward + product(positions, d, items) + passes(positions * items, 4) + passes(positions * d, 4)
 
 
 def effort_work(config: Config, settings: EffortConfig, scene: Scene) -> Work:
