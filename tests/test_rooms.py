@@ -12,7 +12,7 @@ import tandemrec
 PACKAGE = Path(tandemrec.__file__).parent
 ORDER = [
     ["errors"],
-    ["data", "recommender"],
+    ["data", "recommender", "work"],
     ["evaluation"],
     ["training"],
     ["conventional", "llm"],

@@ -82,6 +82,49 @@ def run_recipe(
     console.print(f"Report, for a browser: {(finished.path / 'report.html').resolve()}", soft_wrap=True)
 
 
+@app.command("plan")
+def plan_recipe(
+    recipe: Annotated[str | None, typer.Argument(help="Path of a YAML file, or the name of a bundled recipe.")] = None,
+    set_: SetOption = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, or an accelerator such as h100, a100, 4090; default: the one at hand.")
+    ] = None,
+    price: Annotated[float | None, typer.Option(min=0, help="Price of an hour of the device.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
+    calibrate: Annotated[
+        bool,
+        typer.Option("--calibrate", help="First measure the rates of the device at hand, and keep them."),
+    ] = False,
+    store: StoreOption = None,
+) -> None:
+    """Foretell time, tokens, memory and money of every stage of a run; nothing is trained, nothing is written."""
+    import json
+
+    from tandemrec.experiment.devices import calibrate as measure
+    from tandemrec.experiment.devices import find_device
+    from tandemrec.experiment.plan import plan
+    from tandemrec.experiment.recipe import load_recipe
+    from tandemrec.report.plan import plan_notes, plan_table, rates_line
+
+    if recipe is None and not calibrate:
+        raise InputError("`tandem plan` needs a recipe, or --calibrate")
+    chosen = find_device(device)
+    if calibrate:
+        measured = measure()
+        chosen = find_device(device)
+        if not json_:
+            console.print(rates_line(measured.model_dump()), highlight=False, markup=False)
+    if recipe is None:
+        return
+    found = plan(load_recipe(recipe, set_ or ()), chosen, price=price, store=store)
+    if json_:
+        typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
+        return
+    console.print(plan_table(found))
+    for note in plan_notes(found):
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
+
+
 @app.command("select")
 def select_examples(
     recipe: RecipeArgument,

@@ -27,7 +27,7 @@ def main(recipe: str, out: str, stage: str, where: str) -> None:
     current, checkpoints = [""], [0]
     make = Store._make
 
-    def making(store: Store, name: str, key: str, directory: Path, depends: Any, maker: Any) -> Any:
+    def making(store: Store, name: str, key: str, directory: Path, depends: Any, maker: Any, *more: Any) -> Any:
         current[0] = name
 
         def inner(draft: Path, work: Path) -> Any:
@@ -36,7 +36,7 @@ def main(recipe: str, out: str, stage: str, where: str) -> None:
                 die()
             return summary
 
-        return make(store, name, key, directory, depends, inner)
+        return make(store, name, key, directory, depends, inner, *more)
 
     save, search = TrainingState.save, generate._beam_search
 

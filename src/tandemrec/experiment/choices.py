@@ -91,7 +91,8 @@ class Choices:
         }
         if isinstance(config, TFDConConfig):
             depends["language_model"] = self._writer_identity()[0]
-        made = self.stages.get(f"select:{name}", self._depends(depends), make)
+        foresight = self.stages.foresights.select(name, self.config, self.split)
+        made = self.stages.get(f"select:{name}", self._depends(depends), make, foresight)
         judges = [self.stages.fitted[judge] for judge in self.stages.recipe.judges(name)]
         return Choice(made, (*judges, *parts.values(), made) if isinstance(config, DEALRecConfig) else (*judges, made))
 
@@ -169,7 +170,8 @@ class Choices:
             "surrogate": self.stages.fitted[surrogate].content,
             "seed": self.seed,
         }
-        return self.stages.get(f"influence:{surrogate}", self._depends(depends), make)
+        foresight = self.stages.foresights.influence(surrogate, settings, self.config, self.split)
+        return self.stages.get(f"influence:{surrogate}", self._depends(depends), make, foresight)
 
     def _effort(self) -> Artifact:
         identity, base = self._writer_identity()
@@ -185,7 +187,8 @@ class Choices:
             "config": plain(self.config.effort),
             "language_model": self.stages.fitted[name].content if tuned else identity,
         }
-        return self.stages.get("effort", self._depends(depends), make)
+        foresight = self.stages.foresights.effort(name, self.config, self.split)
+        return self.stages.get("effort", self._depends(depends), make, foresight)
 
     def _rival(self, name: str, config: AnySelectorConfig) -> Selector:
         if isinstance(config, GraNdConfig):

@@ -9,6 +9,9 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
+FORESIGHT = "work.py"
+"""Files that foretell what a stage takes, and change nothing of it."""
+
 
 @cache
 def code_version(*rooms: str) -> str:
@@ -21,6 +24,8 @@ def code_version(*rooms: str) -> str:
     for room in rooms:
         place = PACKAGE / room
         for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            if path.name == FORESIGHT:
+                continue
             tree = ast.parse(path.read_text(encoding="utf-8"))
             for node in ast.walk(tree):
                 if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):

@@ -1,10 +1,12 @@
-"""The cost of a stage, as run cards keep it."""
+"""The cost of a stage, as run cards keep it: measured, and foreseen."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from tandemrec.experiment.devices import Device
 from tandemrec.experiment.store import Artifact
+from tandemrec.work import Work
 
 UNMEASURED = ("cpu_seconds", "peak_memory_mib", "accelerators", "accelerator_seconds", "accelerator_peak_mib")
 
@@ -14,12 +16,41 @@ def stage_id(artifact: Artifact) -> str:
     return f"{artifact.name} {artifact.key[:8]}"
 
 
-def stage_cost(artifact: Artifact) -> dict[str, Any]:
-    """Name, id, what `Meter` measured (of the attempt that finished it; None where it is older than the meter), and the
-    tokens that its language model read.
+def stage_cost(artifact: Artifact, device: Device) -> dict[str, Any]:
+    """Name, id, what `Meter` measured (of the attempt that finished it; None where it is older than the meter), the
+    tokens that its language model read and wrote, and what was foreseen by the rates of a device.
+
+    Tokens of training are told by its report, those of generation and judging by the meter.
     """
     summary = artifact.manifest["summary"]
     notes = summary.get("notes", {}) if isinstance(summary, dict) else {}
     measured: dict[str, Any] = dict.fromkeys(UNMEASURED) | {"seconds": artifact.seconds}
     measured |= artifact.manifest.get("cost", {})
-    return {"stage": artifact.name, "id": stage_id(artifact)} | measured | {"tokens": notes.get("tokens")}
+    read, written = (measured.pop(name, 0) for name in ("read_tokens", "written_tokens"))
+    told = [count for count in (notes.get("tokens"), read, written) if count]
+    tokens = {"tokens": sum(told) if told else None, "written_tokens": written or None}
+    return (
+        {"stage": artifact.name, "id": stage_id(artifact)}
+        | measured
+        | tokens
+        | {"foreseen": _foreseen(artifact, device)}
+    )
+
+
+def _foreseen(artifact: Artifact, device: Device) -> dict[str, Any] | None:
+    """Seconds with all the epochs that training may take, and with those that it took; None: nobody foresaw it."""
+    counts = artifact.manifest.get("foreseen")
+    if counts is None:
+        return None
+    work, summary = Work(**counts), artifact.manifest["summary"]
+    at_most = device.seconds(work)
+    trained = summary.get("epochs") if isinstance(summary, dict) else None
+    share = trained / work.epochs if trained and work.epochs else 1.0
+    return {
+        "seconds": round(at_most * share, 3),
+        "at_most": round(at_most, 3),
+        "calibrated": device.calibrated,
+        "flops": work.flops + work.half_flops,
+        "tokens": round(work.read + work.written),
+        "memory_mib": round(work.memory / 2**20, 1),
+    }

@@ -1,4 +1,4 @@
-"""What a stage costs: time, processor time, memory, accelerators."""
+"""What a stage costs: time, processor time, memory, accelerators, tokens."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tandemrec.experiment.card import peak_memory_mib
+from tandemrec.llm.traffic import TRAFFIC
 
 CLEAR, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
@@ -18,13 +19,14 @@ class Meter:
 
     def __init__(self) -> None:
         self._started, self._busy = time.monotonic(), _processor_seconds()
-        self._own_peak = _forget_peak()
+        self._own_peak, self._tokens = _forget_peak(), TRAFFIC.now()
         for device in _accelerators():
             device.reset()
 
     def read(self) -> dict[str, Any]:
         """Seconds of wall time and of all processor cores; peak memory in MiB, None where the system does not tell that
-        of a part of a process; accelerators that were there, seconds × their number, and the peak of the fullest.
+        of a part of a process; accelerators that were there, seconds × their number, and the peak of the fullest;
+        tokens that language models read and wrote for answers.
         """
         wall, devices = time.monotonic() - self._started, _accelerators()
         return {
@@ -34,6 +36,8 @@ class Meter:
             "accelerators": len(devices),
             "accelerator_seconds": round(wall * len(devices), 3),
             "accelerator_peak_mib": round(max((device.peak_mib() for device in devices), default=0.0), 1),
+            "read_tokens": TRAFFIC.read - self._tokens.read,
+            "written_tokens": TRAFFIC.written - self._tokens.written,
         }
 
 

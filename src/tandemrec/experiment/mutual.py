@@ -82,7 +82,8 @@ class Mutual:
             "seed": seed,
             "code": code_version("llm/instructions.py", "llm/questions.py", "llm/neighbours.py", "data/origins.py"),
         }
-        return self.stages.get(f"instructions:{config.base}", depends, make)
+        foresight = self.stages.foresights.instructions(config, self.split)
+        return self.stages.get(f"instructions:{config.base}", depends, make, foresight)
 
     def augmented(self, config: Config) -> Artifact | None:
         """What a language model adds to the training data; the same for all backbones that ask for the same."""
@@ -106,7 +107,8 @@ class Mutual:
             "seed": seed,
             "code": code_version("augmentation", "aggregation/utilities.py", "llm", "recommender.py"),
         }
-        return self.stages.get(f"augment:{config.by}", depends, make)
+        foresight = self.stages.foresights.augmentation(config, self.split)
+        return self.stages.get(f"augment:{config.by}", depends, make, foresight)
 
     def _attributes(self, config: AugmentedRatingsConfig) -> Artifact:
         """Attributes of the items that a language model knows."""
@@ -152,6 +154,6 @@ class Mutual:
             **({} if added is None else {"augmentation": added.content}),
             "code": code_version(*code_rooms(model), "data/origins.py"),
         }
-        artifact = self.stages.get(f"origin:{name}", depends, make)
+        artifact = self.stages.get(f"origin:{name}", depends, make, self.stages.foresights.origin(name, self.split))
         self.origins.append(artifact)
         return artifact

@@ -20,6 +20,7 @@ from tandemrec.errors import InputError
 from tandemrec.experiment.card import hardware, package_versions, peak_memory_mib
 from tandemrec.experiment.choices import Choices
 from tandemrec.experiment.costs import stage_cost, stage_id
+from tandemrec.experiment.devices import here
 from tandemrec.experiment.models import System, load_recommender
 from tandemrec.experiment.recipe import Recipe, load_recipe
 from tandemrec.experiment.results import collect
@@ -60,6 +61,41 @@ def run(
     check(recipe, dataset)
     stages = Stages(Store(store or default_root(), listen), recipe)
 
+    found = walk(stages, dataset)
+    results = collect(recipe, found.split, found.data, found.cut, found.judged)
+    if process_rank() == 0:
+        card = _card(stages, found)
+        if found.choices is not None and found.chosen:
+            card["selection"] = selection_facts(found.choices, found.chosen, found.split)
+        _write(out, recipe, results, card, found.judged)
+    wait_for_all()
+    return Run.open(out)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """The stages of a run.
+
+    Attributes:
+        data: the cleaned data.
+        split: what all systems are judged on.
+        cut: its artifact.
+        judged: every system's training and judgement.
+        chosen: the examples that systems learn from, by name, where a selector chose them.
+        choices: what makes them, where the recipe has selectors.
+    """
+
+    data: Artifact
+    split: Split
+    cut: Artifact
+    judged: dict[str, tuple[Artifact, Artifact]]
+    chosen: dict[str, Choice]
+    choices: Choices | None
+
+
+def walk(stages: Stages, dataset: Dataset | None = None) -> Walk:
+    """Every stage of a recipe in its order: what `run` makes, and what a plan only asks for."""
+    recipe = stages.recipe
     data, data_artifact = stages.data(dataset)
     split, split_artifact = stages.split(data, data_artifact)
     judged: dict[str, tuple[Artifact, Artifact]] = {}
@@ -71,15 +107,7 @@ def run(
             chosen[name] = choices.choose(selector)
         fitted = stages.fit(name, split, split_artifact, chosen.get(name))
         judged[name] = fitted, stages.evaluate(name, split, split_artifact)
-
-    results = collect(recipe, split, data_artifact, split_artifact, judged)
-    if process_rank() == 0:
-        card = _card(stages, data_artifact, split_artifact, judged, chosen)
-        if choices is not None and chosen:
-            card["selection"] = selection_facts(choices, chosen, split)
-        _write(out, recipe, results, card, judged)
-    wait_for_all()
-    return Run.open(out)
+    return Walk(data_artifact, split, split_artifact, judged, chosen, choices)
 
 
 def prepare(
@@ -256,20 +284,16 @@ def _best_rated(model: RatingPredictor, user: int, history: list[int], n_items: 
     return Ranking(items[None, best], predicted[None, best])
 
 
-def _card(
-    stages: Stages,
-    data: Artifact,
-    split: Artifact,
-    judged: dict[str, tuple[Artifact, Artifact]],
-    chosen: dict[str, Choice],
-) -> dict[str, Any]:
-    artifacts = {"data": data, "split": split}
+def _card(stages: Stages, found: Walk) -> dict[str, Any]:
+    judged, chosen = found.judged, found.chosen
+    artifacts = {"data": found.data, "split": found.cut}
     for fitted, evaluated in judged.values():
         artifacts |= {fitted.name: fitted, evaluated.name: evaluated}
     artifacts |= {f"distil:{student}": answers for student, answers in stages.answers.items()}
     artifacts |= {f"choice:{student}": choice.artifact for student, choice in chosen.items()}
     artifacts |= {f"instructions:{name}": instructions for name, instructions in stages.instructions.items()}
-    costs = [stage_cost(artifact) for artifact in stages.made]
+    device = here()
+    costs = [stage_cost(artifact, device) for artifact in stages.made]
     return {
         "packages": package_versions(),
         "hardware": hardware(),

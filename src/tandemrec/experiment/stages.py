@@ -22,6 +22,7 @@ from tandemrec.errors import InputError
 from tandemrec.evaluation.evaluate import Evaluation, EvaluationConfig, evaluate
 from tandemrec.evaluation.ratings import RatingEvaluation, RatingEvaluationConfig, evaluate_ratings
 from tandemrec.experiment.code_version import code_version
+from tandemrec.experiment.foresight import Foresights
 from tandemrec.experiment.models import Materials, System, code_rooms, load_recommender, make_recommender
 from tandemrec.experiment.mutual import INSTRUCTIONS, Mutual
 from tandemrec.experiment.recipe import Recipe
@@ -33,6 +34,7 @@ from tandemrec.llm.recommenders.lessons import SOFTConfig
 from tandemrec.llm.recommenders.writer import TitleWriter, WriterConfig
 from tandemrec.recommender import Config, FitReport, RatingPredictor, Recommender, TextRecommender
 from tandemrec.training.state import METRICS
+from tandemrec.work import Foresight
 
 ANSWERS = "answers.parquet"
 """What a teacher answers to the training prompts."""
@@ -96,6 +98,8 @@ class Stages:
         instructions: what rankers and raters were tuned on, by their names.
         answers: what their teachers answered to the training prompts, by the name of the student.
         needs: every stage that training a system takes, those of the systems it builds on included, by its name.
+        bases: language models that were built, by the name of the system they were built for.
+        foresights: what stages take.
     """
 
     store: Store
@@ -107,6 +111,8 @@ class Stages:
         self.answers: dict[str, Artifact] = {}
         self.instructions: dict[str, Artifact] = {}
         self.needs: dict[str, list[Artifact]] = {}
+        self.bases: dict[str, Artifact] = {}
+        self.foresights = Foresights(self)
 
     def data(self, given: Dataset | None = None) -> tuple[Dataset, Artifact]:
         """Read and clean; `given` replaces the recipe's source."""
@@ -151,6 +157,8 @@ class Stages:
         """
         config = self.recipe.models[name]
         base = self.language_model(config, split, cut)
+        if base is not None:
+            self.bases[name] = base
         lesson = split if choice is None else choice.lesson(split)
         answers = self._distilled(config, lesson, cut, choice)
         mutual = Mutual(self, split, cut)
@@ -186,7 +194,7 @@ class Stages:
             "seed": seed,
             "code": code_version(*code_rooms(config)),
         }
-        self.fitted[name] = self.get(f"fit:{name}", depends, make)
+        self.fitted[name] = self.get(f"fit:{name}", depends, make, self.foresights.fit(name, lesson))
         own = [base, answers, *mutual.origins, instructions, augmentation, self.fitted[name]]
         self.needs[name] = self._needed(config, own, choice)
         return self.fitted[name]
@@ -248,7 +256,7 @@ class Stages:
             "evaluation": plain(settings),
             "code": code_version(*JUDGING, "recommender.py"),
         }
-        return self.get(f"evaluate:{name}", depends, make)
+        return self.get(f"evaluate:{name}", depends, make, self.foresights.evaluate(name, split))
 
     def _distilled(self, config: Config, split: Split, cut: Artifact, choice: Choice | None) -> Artifact | None:
         """What the teacher itself answers to the training prompts."""
@@ -272,7 +280,7 @@ class Stages:
             "seed": seed if settings.sampling else None,
             "code": code_version("llm", "recommender.py"),
         }
-        return self.get(f"distil:{teacher}", depends, make)
+        return self.get(f"distil:{teacher}", depends, make, self.foresights.distil(teacher, settings, split))
 
     def partners(self, config: Config) -> dict[str, str]:
         """Contents of the systems a model builds on, and of those that they build on, for its key.
@@ -300,7 +308,7 @@ class Stages:
             "seed": seed,
             "code": code_version("llm/nano.py", "llm/corpus.py", "training"),
         }
-        return self.get("language-model", depends, make)
+        return self.get("language-model", depends, make, self.foresights.language_model(config, split))
 
     def _source_identity(self) -> dict[str, Any]:
         source = self.recipe.data
@@ -310,9 +318,15 @@ class Stages:
         config.pop("path", None)
         return config | {"files": hash_files(source.files())}
 
-    def get(self, stage: str, depends: Mapping[str, Any], make: Callable[[Path, Path], Any]) -> Artifact:
+    def get(
+        self,
+        stage: str,
+        depends: Mapping[str, Any],
+        make: Callable[[Path, Path], Any],
+        foresight: Foresight | None = None,
+    ) -> Artifact:
         """The artifact of a stage, which joins those that were made; see `Store.get`."""
-        artifact = self.store.get(stage, depends, make)
+        artifact = self.store.get(stage, depends, make, foresight)
         if all(artifact.path != other.path for other in self.made):
             self.made.append(artifact)
         return artifact

@@ -14,7 +14,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,6 +23,7 @@ from tandemrec.errors import InputError
 from tandemrec.experiment.meter import Meter
 from tandemrec.recommender import Config
 from tandemrec.training.processes import from_first, process_rank, wait_for_all
+from tandemrec.work import Foresight
 
 MANIFEST = "manifest.json"
 
@@ -77,7 +78,13 @@ class Store:
         text = json.dumps({"stage": stage, **depends}, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
-    def get(self, stage: str, depends: Mapping[str, Any], make: Callable[[Path, Path], Any]) -> Artifact:
+    def get(
+        self,
+        stage: str,
+        depends: Mapping[str, Any],
+        make: Callable[[Path, Path], Any],
+        foresight: Foresight | None = None,
+    ) -> Artifact:
         """The artifact of a stage, made now if it is not there or not whole.
 
         Args:
@@ -85,17 +92,22 @@ class Store:
             depends: everything the result depends on.
             make: called with the draft directory (to be filled) and the work directory (survives a kill; for
                 checkpoints). What it returns (JSON-able or None) is kept in the manifest as `summary`.
+            foresight: what making it takes; kept in the manifest beside what it took.
         """
         key = self.key(stage, depends)
-        directory = self.root / f"{stage.replace(':', '-').replace('/', '-')}-{key}"
+        directory = self.place(stage, key)
         if process_rank():
             return self._join(directory, make)
         with self._lock(directory):
             artifact = self._find(stage, directory)
             from_first(artifact is not None)
-            artifact = artifact or self._make(stage, key, directory, depends, make)
+            artifact = artifact or self._make(stage, key, directory, depends, make, foresight)
             wait_for_all()
             return artifact
+
+    def place(self, stage: str, key: str) -> Path:
+        """The directory of a finished stage."""
+        return self.root / f"{stage.replace(':', '-').replace('/', '-')}-{key}"
 
     def _find(self, stage: str, directory: Path) -> Artifact | None:
         if not directory.exists():
@@ -131,7 +143,9 @@ class Store:
         directory: Path,
         depends: Mapping[str, Any],
         make: Callable[[Path, Path], Any],
+        foresight: Foresight | None,
     ) -> Artifact:
+        foreseen = _foreseen(foresight)
         draft = directory.with_name(directory.name + ".draft")
         work = directory.with_name(directory.name + ".work")
         shutil.rmtree(draft, ignore_errors=True)
@@ -148,7 +162,8 @@ class Store:
             "summary": summary,
             "seconds": cost["seconds"],
             "cost": cost,
-            "files": {str(path.relative_to(draft)): _sha256(path) for path in _files(draft)},
+            "foreseen": foreseen,
+            "files": manifest_files(draft),
         }
         (draft / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
         draft.rename(directory)
@@ -163,6 +178,15 @@ class Store:
         with path.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _foreseen(foresight: Foresight | None) -> dict[str, Any] | None:
+    """None for what nobody foresees; a stage is made all the same."""
+    try:
+        work = None if foresight is None else foresight()
+    except InputError:
+        return None
+    return None if work is None else asdict(work)
 
 
 def write_whole(path: Path, content: Any) -> None:
@@ -185,6 +209,11 @@ def find_damage(directory: Path) -> str | None:
         if _sha256(path) != digest:
             return f"{path} is not what was written"
     return None
+
+
+def manifest_files(directory: Path) -> dict[str, str]:
+    """Content hashes of all files of a stage, by their place in its directory."""
+    return {str(path.relative_to(directory)): _sha256(path) for path in _files(directory)}
 
 
 def hash_files(paths: list[Path]) -> dict[str, str]:

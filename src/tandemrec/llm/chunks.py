@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.progress import track
 
+from tandemrec.llm.traffic import TRAFFIC
 from tandemrec.training import from_first, gathered, process_count, process_rank, show_progress
 
 Answers = list[tuple[list[int], float]]
@@ -45,7 +46,11 @@ def answer_in_chunks(
             with _own_file(workspace).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(mine[-1]) + "\n")
     out: list[Answers] = [[] for _ in prompts]
-    for number, answers in [*done.items(), *gathered(mine)]:
+    fresh = gathered(mine)
+    for number, answers in fresh:
+        written = sum(len(tokens) for row in answers for tokens, _ in row)
+        TRAFFIC.count(sum(len(prompts[i]) for i in chunks[number]), written)
+    for number, answers in [*done.items(), *fresh]:
         for i, row in zip(chunks[number], answers, strict=True):
             out[i] = row
     return out

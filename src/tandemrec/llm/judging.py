@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tandemrec.llm.model import LanguageModel
+from tandemrec.llm.traffic import TRAFFIC
 
 Tokens = list[int]
 Probabilities = NDArray[np.float64]
@@ -50,6 +51,7 @@ def option_probabilities(
     found: list[Probabilities] = [np.empty((0, len(options))) for _ in heads]
     for rows in _batches(heads, tails, 1 if single else len(options), batch_tokens):
         some = [heads[row] for row in rows], [tails[row] for row in rows]
+        TRAFFIC.count(sum(len(head) for head in some[0]) + sum(len(tail) for several in some[1] for tail in several))
         log_BKR = _by_logits(lm, *some, options) if single else _by_completions(lm, *some, options)
         for row, values in zip(rows, log_BKR.double().log_softmax(2).exp().cpu().numpy(), strict=True):
             found[row] = values

@@ -17,6 +17,7 @@ from tandemrec.data.locations import models_root
 from tandemrec.errors import InputError
 from tandemrec.llm.packing import Packed, pack, pack_apart
 from tandemrec.llm.scoring import CompletionScorer, backbone_and_head
+from tandemrec.llm.traffic import TRAFFIC
 from tandemrec.training import default_device
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -165,6 +166,7 @@ class LanguageModel:
         The base weights are used: an adapter is switched off, a fully tuned model steps back behind its origin.
         """
         rows = [(self.bos + ids) or [self.eos] for ids in self.tokenize(texts)]
+        TRAFFIC.count(sum(map(len, rows)))
         order = np.argsort([len(row) for row in rows], kind="stable")
         out: Tensor | None = None
         with self._base_backbone() as backbone:

@@ -85,7 +85,7 @@ def build_nano(
     tokenizer = _train_tokenizer(itertools.chain(catalogue, further), config)
     documents = [*_encode(tokenizer, catalogue)] * config.repeats + [*_encode(tokenizer, further)]
     torch.manual_seed(seed)
-    task = _NextToken(_new_model(config, len(tokenizer)).to(default_device()), documents, config, seed)
+    task = _NextToken(new_model(config, len(tokenizer)).to(default_device()), documents, config, seed)
     report = train(task, config.training, seed=seed, workspace=workspace, label="language model")
     report.notes["parameters"] = sum(p.numel() for p in task.module.parameters())
     report.notes["tokens"] = task.rows.size * report.epochs
@@ -120,7 +120,8 @@ def _encode(tokenizer: Any, texts: Sequence[str]) -> Iterator[TokenArray]:
             yield np.array([BOS_ID, *ids, EOS_ID], np.int32)
 
 
-def _new_model(config: NanoConfig, vocabulary: int) -> Any:
+def new_model(config: NanoConfig, vocabulary: int) -> Any:
+    """An untrained Llama of the config's shape for so many tokens."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     layers, width, heads = config.shape()

@@ -38,12 +38,12 @@ def cost_rows(results: Mapping[str, Any], costs: Mapping[str, Cost]) -> tuple[li
         ("training", [duration(cost["seconds"]) for cost in costs.values()]),
         ("processor time", [duration(cost["cpu_seconds"]) for cost in costs.values()]),
         ("accelerator time", [duration(cost["accelerator_seconds"] or None) for cost in costs.values()]),
-        ("tokens read", [_count(cost["tokens"]) for cost in costs.values()]),
+        ("tokens", [count(cost["tokens"]) for cost in costs.values()]),
         ("peak memory", [_memory(cost["peak_memory_mib"]) for cost in costs.values()]),
         ("peak accelerator", [_memory(cost["accelerator_peak_mib"] or None) for cost in costs.values()]),
-        ("money", [_money(cost.get("money")) for cost in costs.values()]),
+        ("money", [money(cost.get("money")) for cost in costs.values()]),
         ("1,000 users", [duration(cost["seconds_per_1000"]) for cost in costs.values()]),
-        ("money, 1,000 users", [_money(cost.get("money_per_1000")) for cost in costs.values()]),
+        ("money, 1,000 users", [money(cost.get("money_per_1000")) for cost in costs.values()]),
     ]
     kept = [(name, values) for name, values in columns if any(values)]
     means = {row["system"]: row["metrics"][headline]["mean"] for row in results["leaderboard"]}
@@ -89,7 +89,8 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _count(value: float | None) -> str:
+def count(value: float | None) -> str:
+    """`1.2 M`, `45 k`; empty for none."""
     if not value:
         return ""
     return f"{value / 1e6:.1f} M" if value >= 1e6 else f"{value / 1e3:.0f} k"
@@ -101,5 +102,6 @@ def _memory(mib: float | None) -> str:
     return f"{mib / 1024:.1f} GiB" if mib >= 1024 else f"{mib:.0f} MiB"
 
 
-def _money(value: float | None) -> str:
+def money(value: float | None) -> str:
+    """Two digits, or whole units from ten on; empty for None."""
     return "" if value is None else f"{value:.2g}" if value < 10 else f"{value:,.0f}"

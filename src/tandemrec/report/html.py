@@ -22,6 +22,7 @@ from tandemrec.report.comparison import (
 )
 from tandemrec.report.cost import COST_NOTE, Cost, cost_rows, duration, fronts, run_costs
 from tandemrec.report.leaderboard import is_rating
+from tandemrec.report.plan import foretold
 from tandemrec.report.reranking import HEADING, reranking_grids, weights_plot
 from tandemrec.report.segments import segment_grids, span
 
@@ -227,10 +228,11 @@ def _stages(stages: Sequence[Mapping[str, Any]]) -> Table:
         [
             stage["stage"],
             duration(stage["seconds"]),
+            foretold(stage),
             duration(stage["cpu_seconds"]),
             "" if stage["peak_memory_mib"] is None else f"{stage['peak_memory_mib']:,.0f} MiB",
             "" if stage["tokens"] is None else f"{stage['tokens']:,}",
         ]
         for stage in stages
     ]
-    return ["stage", "time", "processor time", "peak memory", "tokens read"], rows
+    return ["stage", "time", "predicted", "processor time", "peak memory", "tokens"], rows

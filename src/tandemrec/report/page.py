@@ -9,6 +9,7 @@ from tandemrec.report.beyond import beyond_markdown
 from tandemrec.report.comparison import answer
 from tandemrec.report.cost import cost_markdown, run_costs
 from tandemrec.report.leaderboard import cell, is_rating, markdown_table, table_of
+from tandemrec.report.plan import foretold
 from tandemrec.report.reranking import reranking_markdown
 from tandemrec.report.segments import segments_markdown
 
@@ -130,7 +131,8 @@ def _curriculum(name: str, curve: list[Mapping[str, float]]) -> str:
 def _card(results: Mapping[str, Any], card: Mapping[str, Any]) -> str:
     machine = card["hardware"]
     accelerators = ", ".join(machine["accelerators"]) or "no accelerator"
-    stages = table_of(["stage", "seconds"], [[stage["stage"], stage["seconds"]] for stage in card["stages"]])
+    rows = [[stage["stage"], stage["seconds"], foretold(stage)] for stage in card["stages"]]
+    stages = table_of(["stage", "seconds", "predicted"], rows)
     versions = ", ".join(f"{name} {version}" for name, version in card["packages"].items() if version)
     return (
         f"Seed {results['seed']}; data {results['data']['fingerprint'][:12]}; {machine['processor']}, "

@@ -1,0 +1,201 @@
+"""`tandem plan`: what every stage of a recipe's run will take, before any of it is made.
+
+The stages are walked as a run walks them, over a store that makes nothing: what is there is found, and of the rest
+every component says what it takes. Data and split alone are made, in a scratch folder, for lengths are measured.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tandemrec.data.dataset import Dataset
+from tandemrec.experiment.devices import GIB, Device
+from tandemrec.experiment.foresight import Foresights
+from tandemrec.experiment.recipe import Recipe
+from tandemrec.experiment.run import check, walk
+from tandemrec.experiment.stages import CHOSEN, Stages
+from tandemrec.experiment.store import MANIFEST, Artifact, Store, default_root, manifest_files
+from tandemrec.work import Foresight, Work, switches
+
+LIBRARIES = 0.6 * GIB
+"""Memory of a processor that Python, torch and transformers take before anything is computed."""
+
+REAL = ("data", "split")
+"""Stages that a plan makes for itself."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A stage of a run to come.
+
+    Attributes:
+        artifact: what is there, or what stands for what will be.
+        found: whether it is there already.
+        foresight: what making it takes.
+        seconds: what making it for the plan took, for data and split.
+    """
+
+    artifact: Artifact
+    found: bool
+    foresight: Foresight | None
+    seconds: float | None
+
+
+class PlanStore(Store):
+    """A store that writes nothing: what is not there is noted, and something stands for it."""
+
+    def __init__(self, root: Path, scratch: Path) -> None:
+        """Over the store of the runs; `scratch` is forgotten with the plan."""
+        self.root, self.scratch = root, scratch
+        self.listen = lambda event: None
+        self.planned: dict[str, Planned] = {}
+
+    def get(
+        self,
+        stage: str,
+        depends: Mapping[str, Any],
+        make: Callable[[Path, Path], Any],
+        foresight: Foresight | None = None,
+    ) -> Artifact:
+        """The artifact that is there, else one that stands for it: later stages that depend on it are not there."""
+        key = self.key(stage, depends)
+        directory = self.place(stage, key)
+        if str(directory) in self.planned:
+            return self.planned[str(directory)].artifact
+        found, seconds = (directory / MANIFEST).is_file(), None
+        if found:
+            artifact = self.open(directory)
+        elif stage in REAL:
+            artifact, seconds = self._made(stage, key, make)
+        else:
+            artifact = self._standing_for(stage, key, depends)
+        self.planned[str(directory)] = Planned(artifact, found, foresight, seconds)
+        return artifact
+
+    def _made(self, stage: str, key: str, make: Callable[[Path, Path], Any]) -> tuple[Artifact, float]:
+        draft, started = self.scratch / stage, time.monotonic()
+        draft.mkdir()
+        summary = make(draft, self.scratch)
+        seconds = time.monotonic() - started
+        manifest = {"stage": stage, "key": key, "summary": summary, "seconds": seconds, "files": manifest_files(draft)}
+        return Artifact(draft, key, manifest), seconds
+
+    def _standing_for(self, stage: str, key: str, depends: Mapping[str, Any]) -> Artifact:
+        """An artifact without files; a selector's choice is as many examples as it may choose, the first ones."""
+        place, files = self.scratch / key, {"planned": key}
+        if "budget" in depends:
+            place.mkdir()
+            pl.DataFrame({"example": np.arange(depends["budget"])}).write_parquet(place / CHOSEN)
+            files[CHOSEN] = key
+        manifest = {"stage": stage, "key": key, "summary": {}, "seconds": 0.0, "files": files}
+        return Artifact(place, key, manifest)
+
+
+def plan(
+    recipe: Recipe,
+    device: Device,
+    *,
+    price: float | None = None,
+    dataset: Dataset | None = None,
+    store: Path | None = None,
+) -> dict[str, Any]:
+    """What every stage of a run would take on a device; nothing is trained and nothing is written.
+
+    Args:
+        recipe: of the run.
+        device: whose rates and memory count.
+        price: of an hour of the device; None leaves money out.
+        dataset: replaces the recipe's data source.
+        store: where stages are looked for.
+
+    Returns:
+        JSON-able: `device`, `stages` in their order, `total`. A stage has its name, `state` (`found`, `to make`,
+        `unknown`), `seconds` (None: unknown), `at_most` (training may stop early), `steps`, `epochs`, `examples`,
+        `read_tokens`, `written_tokens`, `flops`, `memory_gib`, `fits`, `advice`, and with a price `money`.
+
+    Raises:
+        InputError: if the data or a language model are not there.
+    """
+    check(recipe, dataset)
+    with TemporaryDirectory() as scratch:
+        planning = PlanStore(store or default_root(), Path(scratch))
+        stages = Stages(planning, recipe)
+        stages.foresights = Foresights(stages, device.kind)
+        walk(stages, dataset)
+        rows = [_row(planned, device, price) for planned in planning.planned.values()]
+    seconds = [row["seconds"] for row in rows if row["seconds"] is not None]
+    total: dict[str, Any] = {
+        "seconds": sum(seconds),
+        "at_most": any(row["at_most"] for row in rows),
+        "unknown": [row["stage"] for row in rows if row["state"] == "unknown"],
+        "read_tokens": sum(row["read_tokens"] for row in rows),
+        "written_tokens": sum(row["written_tokens"] for row in rows),
+        "flops": sum(row["flops"] for row in rows),
+        "memory_gib": max(row["memory_gib"] for row in rows),
+        "fits": all(row["fits"] for row in rows),
+    }
+    if price is not None:
+        total["money"] = total["seconds"] / 3600 * price
+    return {
+        "name": recipe.name,
+        "device": device.model_dump(mode="json"),
+        "price": price,
+        "stages": rows,
+        "total": total,
+    }
+
+
+def _row(planned: Planned, device: Device, price: float | None) -> dict[str, Any]:
+    work = None if planned.found or planned.foresight is None else planned.foresight()
+    state = "found" if planned.found else "unknown" if work is None and planned.seconds is None else "to make"
+    seconds = 0.0 if planned.found else planned.seconds if work is None else device.seconds(work)
+    work = work or Work()
+    fits, advice = True, None
+    if not planned.found and planned.foresight is not None:
+        fits = needed(work, device) <= device.memory
+        advice = None if fits else _advice(planned.foresight, work, device)
+    row = {
+        "stage": planned.artifact.name,
+        "state": state,
+        "seconds": seconds,
+        "at_most": work.stops_early,
+        "epochs": work.epochs,
+        "steps": round(work.steps),
+        "examples": round(work.examples),
+        "read_tokens": round(work.read),
+        "written_tokens": round(work.written),
+        "flops": work.flops + work.half_flops,
+        "memory_gib": needed(work, device) / GIB if work.memory else 0.0,
+        "fits": fits,
+        "advice": advice,
+    }
+    if price is not None:
+        row["money"] = None if seconds is None else seconds / 3600 * price
+    return row
+
+
+def needed(work: Work, device: Device) -> float:
+    """Bytes of a device: its tensors, and on a processor the libraries."""
+    return work.memory + (LIBRARIES if device.kind == "cpu" else 0.0)
+
+
+def _advice(foresight: Foresight, work: Work, device: Device) -> str:
+    """The first switches under which a stage fits, else over how many devices it would have to be shared."""
+    taken: list[str] = []
+    for switch, config in switches(foresight.config):
+        taken.append(switch)
+        smaller = foresight.work(config)
+        if smaller is not None and needed(smaller, device) <= device.memory:
+            return ", ".join(taken)
+        work = smaller or work
+    parts = int(-(-needed(work, device) // device.memory))
+    kept = f"{', '.join(taken)}, and " if taken else ""
+    return f"{kept}{parts} such devices or more that each hold a part (FSDP or DeepSpeed), or a smaller model"

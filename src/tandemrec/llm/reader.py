@@ -1,0 +1,196 @@
+"""`Reader`: a language model as far as foresight needs it: its maps, and how long texts are in its tokens.
+
+The network is built on torch's `meta` device, where tensors have shapes and no memory, so one of 70 billion parameters
+is measured on a laptop. A tokenizer is the real one where its files are there; for a nano model that is not built yet
+`WordPieces` estimates.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tandemrec.data.dataset import Dataset
+from tandemrec.errors import InputError
+from tandemrec.llm.corpus import catalogue_documents
+from tandemrec.llm.finetune import ADAPTED
+from tandemrec.llm.nano import BOS_ID, EOS_ID, NanoConfig, new_model
+from tandemrec.llm.recommenders.base import LanguageModelConfig, PretrainedConfig
+
+PIECE = 2
+"""Characters of a token of a word that is no token itself."""
+
+BYTES = 256
+"""Tokens of a byte-level tokenizer that are no words."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A causal language model without its weights. It tokenises as a `LanguageModel` does.
+
+    Attributes:
+        layers: number of them.
+        width: D.
+        inner: width of the feed-forward part.
+        attention: heads times their size.
+        cached: numbers that a layer keeps of a token, keys and values.
+        heads: of a layer.
+        vocabulary: V.
+        parameters: all of them.
+        maps: entries of the linear maps below the vocabulary; a token takes two flops an entry.
+        adapted: (inputs, outputs) of the maps that carry LoRA adapters.
+        half: whether the checkpoint is in half precision.
+        bos: as of `LanguageModel`.
+        eos: likewise.
+        context: likewise.
+        estimated: whether token counts are an estimate.
+        pieces: token ids of texts.
+    """
+
+    layers: int
+    width: int
+    inner: int
+    attention: int
+    cached: int
+    heads: int
+    vocabulary: int
+    parameters: int
+    maps: int
+    adapted: tuple[tuple[int, int], ...]
+    half: bool
+    bos: list[int]
+    eos: int
+    context: int
+    estimated: bool
+    pieces: Callable[[Sequence[str]], list[list[int]]]
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids without any special token; of an estimate only their number counts."""
+        return self.pieces(texts) if texts else []
+
+    def adapter(self, rank: int) -> int:
+        """Parameters of a LoRA adapter."""
+        return sum(rank * (inputs + outputs) for inputs, outputs in self.adapted)
+
+
+def reader_of(config: LanguageModelConfig, dataset: Dataset, built: Path | None = None) -> Reader:
+    """The language model that a config names.
+
+    Args:
+        config: an existing model, or one that is built.
+        dataset: whose catalogue a nano model learns.
+        built: folder of the nano model, if it exists.
+
+    Raises:
+        InputError: if there is no such model.
+    """
+    if isinstance(config, PretrainedConfig):
+        return _folder_reader(config.path)
+    if built is not None:
+        return _folder_reader(str(built))
+    pieces = WordPieces.of(dataset, config)
+    return _measured(
+        new_model,
+        config,
+        min(config.vocabulary, 2 * len(pieces.known) + BYTES),
+        tokens=(pieces, [BOS_ID], EOS_ID, True),
+    )
+
+
+@dataclass(frozen=True)
+class WordPieces:
+    """An estimate of a byte-level tokenizer that learns from the catalogue.
+
+    Such a tokenizer never joins two words. The commonest words of the catalogue, as many as its vocabulary has room
+    for, are one token each; others, also those of the prompt's template, one for every two characters.
+    """
+
+    known: frozenset[str]
+
+    @classmethod
+    def of(cls, dataset: Dataset, config: NanoConfig) -> WordPieces:
+        """For the documents that a nano model learns from (further text files are not looked at)."""
+        words = Counter(word for text in catalogue_documents(dataset) for word in _words(text))
+        # About one other merge goes into every word on its way to a token of its own.
+        room = max(0, config.vocabulary - BYTES - 2) // 2
+        return cls(frozenset(word for word, _ in words.most_common(room)))
+
+    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
+        """As many numbers a text as it is thought to have tokens."""
+        return [
+            [EOS_ID + 1] * sum(1 if word in self.known else ceil(len(word.strip()) / PIECE) for word in _words(text))
+            for text in texts
+        ]
+
+
+def _words(text: str) -> list[str]:
+    """What byte-level tokenizers cut before they merge: words and numbers with the blank before them, and signs."""
+    return re.findall(r" ?[^\W\d_]+| ?\d+| ?[^\s\w]+|\s+(?!\S)|\s+", text)
+
+
+@cache
+def _folder_reader(place: str) -> Reader:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    from tandemrec.llm.model import find_folder
+
+    folder = find_folder(place)
+    origin = str(folder or place)
+    try:
+        config, tokenizer = AutoConfig.from_pretrained(origin), AutoTokenizer.from_pretrained(origin)
+    except Exception as error:  # as of `LanguageModel.load`
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"'{place}' is neither a folder nor a readable model of the hub: {reason}") from error
+    stored = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
+
+    def pieces(texts: Sequence[str]) -> list[list[int]]:
+        return list(tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"])
+
+    bos = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
+    tokens = pieces, bos, int(tokenizer.eos_token_id or 0), False
+    found = _measured(AutoModelForCausalLM.from_config, config, tokens=tokens)
+    return replace(found, half=stored in (torch.float16, torch.bfloat16))
+
+
+def _measured(make: Callable[..., Any], *arguments: Any, tokens: tuple[Any, list[int], int, bool]) -> Reader:
+    """The shapes of a network that is built without memory."""
+    with torch.device("meta"):
+        model = make(*arguments)
+    config, head = model.config, model.get_output_embeddings()
+    linear = {
+        name: (int(module.weight.shape[0]), int(module.weight.shape[1]))
+        for name, module in model.named_modules()
+        if module is not head and (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D")
+    }
+    size = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+    heads = int(config.num_attention_heads)
+    names = {name.rpartition(".")[2] for name in linear}
+    targets: tuple[str, ...] = next((found for found in ADAPTED if set(found) <= names), ())
+    inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * config.hidden_size
+    return Reader(
+        layers=int(config.num_hidden_layers),
+        width=int(config.hidden_size),
+        inner=int(inner),
+        attention=heads * size,
+        cached=2 * int(getattr(config, "num_key_value_heads", None) or heads) * size,
+        heads=heads,
+        vocabulary=int(config.vocab_size),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        maps=sum(a * b for a, b in linear.values()),
+        adapted=tuple(shape for name, shape in linear.items() if name.rpartition(".")[2] in targets),
+        half=False,
+        context=int(getattr(config, "max_position_embeddings", getattr(config, "n_positions", 1024))),
+        pieces=tokens[0],
+        bos=tokens[1],
+        eos=tokens[2],
+        estimated=tokens[3],
+    )

@@ -1,0 +1,82 @@
+"""A plan for the terminal, and predictions beside measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.table import Table
+
+from tandemrec.report.cost import count, duration, money
+
+
+def plan_table(plan: Mapping[str, Any]) -> Table:
+    """A row a stage; times with ≤ are those of all epochs, which validation may cut short."""
+    priced = plan["price"] is not None
+    table = Table(title=f"{plan['name']} on {plan['device']['title']}")
+    table.add_column("stage", no_wrap=True, overflow="ellipsis")
+    for column in ("time", *(("money",) if priced else ()), "epochs", "tokens", "TFLOP", "GiB"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in plan["stages"]:
+        table.add_row(row["stage"], *_cells(row, priced), style=None if row["fits"] else "red")
+    table.add_section()
+    table.add_row("all", *_cells(plan["total"] | {"state": "to make", "epochs": 0}, priced))
+    return table
+
+
+def _cells(row: Mapping[str, Any], priced: bool) -> list[str]:
+    if row["state"] != "to make":
+        return [row["state"], *[""] * (4 + priced)]
+    bound = "≤ " if row["at_most"] else ""
+    return [
+        bound + duration(row["seconds"]),
+        *((bound + money(row["money"]),) if priced else ()),
+        str(row["epochs"] or ""),
+        count(row["read_tokens"] + row["written_tokens"]),
+        f"{row['flops'] / 1e12:,.2f}" if row["flops"] > 5e9 else "",
+        f"{row['memory_gib']:.1f}" if row["memory_gib"] else "",
+    ]
+
+
+def plan_notes(plan: Mapping[str, Any]) -> Iterator[str]:
+    """What does not fit and what would, what nobody foresees, and how sure the rates are."""
+    device = plan["device"]
+    for row in plan["stages"]:
+        if not row["fits"]:
+            yield (
+                f"{row['stage']} needs {row['memory_gib']:.1f} GiB, {device['name']} has "
+                f"{device['memory'] / 2**30:.1f}; it would fit with {row['advice']}"
+            )
+    if plan["total"]["at_most"]:
+        yield "≤: with all epochs of the recipe; early stopping may end a training before."
+    if plan["total"]["unknown"]:
+        yield f"Nobody foresees {', '.join(plan['total']['unknown'])}; they are not in the sum."
+    if device["calibrated"]:
+        yield rates_line(device)
+    elif device["name"] == "cpu":
+        yield "The rates of this machine are a guess from its cores; `tandem plan --calibrate` measures them."
+    else:
+        yield (
+            f"The rates of {device['name']} are shares of its published peaks; `tandem plan --calibrate` on a machine "
+            "that has it measures them."
+        )
+
+
+def rates_line(device: Mapping[str, Any]) -> str:
+    """Measured rates in words."""
+    return (
+        f"{device['title']}: {device['flops'] / 1e9:,.0f} GFLOP/s in float32, {device['half_flops'] / 1e9:,.0f} in "
+        f"bfloat16, {device['bytes'] / 1e9:,.1f} GB/s between products, {device['call'] * 1e6:,.1f} µs a call."
+    )
+
+
+def foretold(stage: Mapping[str, Any]) -> str:
+    """The prediction for a stage of a run card, for the epochs that it took, and what part of its time that is: `14 s
+    (0.9)`; empty where nobody foresaw it. Rates that nobody measured are marked by `~`.
+    """
+    foreseen = stage.get("foreseen")
+    if foreseen is None:
+        return ""
+    mark = "" if foreseen["calibrated"] else "~"
+    share = f" ({foreseen['seconds'] / stage['seconds']:.1f})" if stage["seconds"] >= 1 else ""
+    return f"{mark}{duration(foreseen['seconds'])}{share}"

@@ -1,0 +1,141 @@
+"""A plan has every stage of its run, makes none, and says what does not fit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tandemrec.cli import app
+from tandemrec.errors import InputError
+from tandemrec.experiment import devices
+from tandemrec.experiment.devices import DEVICES, Device, calibrate, find_device, here
+from tandemrec.experiment.plan import plan
+from tandemrec.experiment.recipe import load_recipe
+from tandemrec.experiment.run import run
+from tandemrec.report.plan import plan_notes
+from tandemrec.work import Work
+
+TINY = Path(__file__).with_name("tiny.yaml")
+SELECTED = {
+    "models.BIGRec.train_on": "DEALRec",
+    "selection": {"budget": 20, "surrogate": "SASRec", "language_model": "BIGRec"},
+}
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*"))
+
+
+def test_a_plan_has_every_stage_of_its_run_and_makes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, store = load_recipe(TINY, SELECTED), tmp_path / "store"
+    before = files(tmp_path)
+
+    def trained(*arguments: Any, **named: Any) -> None:
+        raise AssertionError("a plan trains")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tandemrec.training.loop._train_epoch", trained)
+        found = plan(recipe, here(), store=store)
+    assert files(tmp_path) == before
+    finished = run(recipe, tmp_path / "out", store=store)
+    assert [row["stage"] for row in found["stages"]] == [stage["stage"] for stage in finished.card["stages"]]
+    states = {row["stage"]: row["state"] for row in found["stages"]}
+    assert set(states.values()) == {"to make"}
+    assert {"influence:SASRec", "effort", "select:DEALRec"} < set(states)
+
+    again = plan(recipe, here(), store=store)
+    assert {row["state"] for row in again["stages"]} == {"found"}
+    assert again["total"]["seconds"] == 0
+
+
+def test_predictions_stand_beside_measurements(tmp_path: Path) -> None:
+    recipe = load_recipe(TINY)
+    finished = run(recipe, tmp_path / "out", store=tmp_path / "store")
+    stages = {stage["stage"]: stage for stage in finished.card["stages"]}
+    told = stages["fit:SASRec"]["foreseen"]
+    assert told["seconds"] == told["at_most"] > 0  # three epochs of three
+    assert stages["data"]["foreseen"] is None
+    assert stages["evaluate:BIGRec"]["written_tokens"] > 0
+    assert stages["evaluate:BIGRec"]["tokens"] > stages["evaluate:BIGRec"]["written_tokens"]
+    assert "foreseen" not in (tmp_path / "out" / "results.json").read_text()
+    assert "predicted" in (tmp_path / "out" / "report.md").read_text()
+    assert "<th>predicted</th>" in (tmp_path / "out" / "report.html").read_text().replace(' scope="col"', "")
+
+
+def test_early_stopping_makes_a_bound(tmp_path: Path) -> None:
+    recipe = load_recipe(TINY, {"models.SASRec.training": {"epochs": 30, "patience": 1, "clip_norm": None}})
+    row = next(row for row in plan(recipe, here(), store=tmp_path)["stages"] if row["stage"] == "fit:SASRec")
+    assert row["at_most"]
+    assert row["epochs"] == 30
+
+
+def test_what_does_not_fit_is_said_with_the_switch_that_helps(tmp_path: Path) -> None:
+    recipe = load_recipe(TINY, {"models.BIGRec.finetune.tuning": "full"})
+    generous = plan(recipe, DEVICES["h100"], price=2.0, store=tmp_path)
+    assert generous["total"]["fits"]
+    assert generous["total"]["money"] == pytest.approx(generous["total"]["seconds"] / 3600 * 2)
+    memory = next(row["memory_gib"] for row in generous["stages"] if row["stage"] == "fit:BIGRec")
+    for share, advice in ((0.9, "finetune."), (0.0001, "such devices or more that each hold a part")):
+        small = DEVICES["h100"].model_copy(update={"memory": memory * share * 2**30})
+        found = plan(recipe, small, store=tmp_path)
+        row = next(row for row in found["stages"] if row["stage"] == "fit:BIGRec")
+        assert not row["fits"]
+        assert advice in row["advice"]
+        assert any("would fit with" in note and "fit:BIGRec" in note for note in plan_notes(found))
+
+
+def test_a_system_without_a_formula_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tandemrec.experiment.foresight.fit_work", lambda config, scene: None)
+    found = plan(load_recipe(TINY), here(), store=tmp_path)
+    assert {"fit:EASE", "fit:SASRec"} < set(found["total"]["unknown"])
+    assert any("Nobody foresees fit:EASE" in note for note in plan_notes(found))
+
+
+def test_seconds_are_products_traffic_and_calls() -> None:
+    device = Device(name="cpu", title="x", flops=10, half_flops=20, bytes=5, call=0.5, memory=1)
+    assert device.seconds(Work(flops=30, half_flops=40, bytes=10, calls=4)) == 3 + 2 + 2 + 2
+
+
+def test_an_unknown_device_is_refused_in_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InputError, match="found 'abacus', expected cpu or one of h200, h100") as told:
+        find_device("abacus")
+    assert str(told.value).count(".") == 0
+
+
+def test_measured_rates_are_kept_and_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not here().calibrated
+    monkeypatch.setattr(devices, "CALIBRATION", 0.2)
+    measured = calibrate()
+    assert measured.calibrated
+    assert min(measured.flops, measured.half_flops, measured.bytes, measured.call) > 0
+    assert here() == measured == find_device("cpu")
+    assert not find_device("h100").calibrated
+    devices._path().write_text("{]")
+    with pytest.raises(InputError, match=r"devices\.json does not hold rates"):
+        here()
+
+
+def test_the_verb_prints_a_table_or_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for extra in ((), ("--json",)):
+        with pytest.raises(SystemExit) as left:
+            app(["plan", str(TINY), "--device", "h100", "--price", "2", "--store", str(tmp_path), *extra])
+        assert left.value.code == 0
+        out = capsys.readouterr().out
+        assert "fit:SASRec" in out
+        if extra:
+            assert json.loads(out)["device"]["name"] == "h100"
+        else:
+            assert "published peaks" in " ".join(out.split())
+
+
+def test_a_store_that_is_not_there_stays_so(tmp_path: Path) -> None:
+    plan(load_recipe(TINY), here(), store=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
