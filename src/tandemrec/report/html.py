@@ -22,6 +22,7 @@ from tandemrec.report.comparison import (
 from tandemrec.report.cost import COST_NOTE, Cost, cost_rows, duration, fronts, run_costs
 from tandemrec.report.leaderboard import is_rating
 from tandemrec.report.segments import segment_grids, span
+from tandemrec.report.students import STUDENTS_NOTE, student_rows
 
 Table = tuple[list[str], list[list[str]]]
 
@@ -38,11 +39,14 @@ def run_page(results: Mapping[str, Any], card: Mapping[str, Any], price: float |
         price: of an hour of the machine, for the costs.
     """
     headline = results["evaluation"]["headline"]
-    view = _judgement(results) | _cost_view(results, run_costs(results, card, price))
+    costs = run_costs(results, card, price)
+    view = _judgement(results) | _cost_view(results, costs)
     view |= {
         "title": results["name"],
         "question": results["description"],
         "tails": list(_tails(results)),
+        "students": student_rows(results, card, costs),
+        "students_note": STUDENTS_NOTE,
         "beyond": beyond_rows(results),
         "beyond_note": f"Lists of {headline.partition('@')[2]}. "
         + "; ".join(f"{name}: {meaning}" for name, meaning in MEANING.items())

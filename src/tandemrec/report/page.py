@@ -10,10 +10,12 @@ from tandemrec.report.comparison import answer
 from tandemrec.report.cost import cost_markdown, run_costs
 from tandemrec.report.leaderboard import cell, is_rating, markdown_table, table_of
 from tandemrec.report.segments import segments_markdown
+from tandemrec.report.students import students_markdown
 
 
 def markdown_page(results: Mapping[str, Any], card: Mapping[str, Any]) -> str:
     """Leaderboard, protocol, data, generated titles and run card of a finished run."""
+    costs = run_costs(results, card)
     parts = [
         f"# {results['name']}",
         results["description"],
@@ -23,7 +25,8 @@ def markdown_page(results: Mapping[str, Any], card: Mapping[str, Any]) -> str:
         f"{'ratings' if is_rating(results) else 'users'}. {results['evaluation']['protocol']}",
         segments_markdown(results),
         beyond_markdown(results),
-        cost_markdown(results, run_costs(results, card)),
+        cost_markdown(results, costs),
+        students_markdown(results, card, costs),
         "## Data",
         f"{results['data']['name']}: {_counts(results['data'])}.",
         _cleaning(results["cleaning"]),
