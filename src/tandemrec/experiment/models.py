@@ -16,6 +16,7 @@ from tandemrec.aggregation.ratings import RatingAggregate, RatingAggregateConfig
 from tandemrec.augmentation.augmented import Augmented, AugmentedConfig
 from tandemrec.augmentation.augmented_ratings import AugmentedRatings, AugmentedRatingsConfig
 from tandemrec.augmentation.dllm2rec import DLLM2Rec, DLLM2RecConfig
+from tandemrec.augmentation.llm_cf import LLMCF, LLMCFConfig
 from tandemrec.conventional.direct.als import ALS, ALSConfig
 from tandemrec.conventional.direct.ease import EASE, EASEConfig
 from tandemrec.conventional.direct.itemknn import ItemKNN, ItemKNNConfig
@@ -63,6 +64,7 @@ ModelConfig = Annotated[
     | AugmentedConfig
     | AugmentedRatingsConfig
     | DLLM2RecConfig
+    | LLMCFConfig
     | RankerConfig
     | RaterConfig
     | RankingAggregateConfig
@@ -113,6 +115,7 @@ ENHANCED: dict[type[Config], Callable[[Path], System]] = {
     AugmentedConfig: Augmented.load,
     AugmentedRatingsConfig: AugmentedRatings.load,
     DLLM2RecConfig: DLLM2Rec.load,
+    LLMCFConfig: LLMCF.load,
 }
 """Config class → how its system is read, of conventional ones that learn from what others made for them."""
 
@@ -132,6 +135,7 @@ class Materials:
         instructions: what it is tuned on.
         augmentation: what is added to its training data.
         lists: what its teacher recommends at training positions.
+        thoughts: folder of a language model's thoughts about training examples.
     """
 
     language_model: Path | None
@@ -141,6 +145,7 @@ class Materials:
     instructions: Path | None = None
     augmentation: Path | None = None
     lists: Path | None = None
+    thoughts: Path | None = None
 
 
 def make_recommender(config: Config, materials: Materials) -> System:
@@ -170,6 +175,8 @@ def _enhanced(config: Config, materials: Materials) -> System:
     if isinstance(config, DLLM2RecConfig):
         vectors = materials.partners(config.vectors or config.teacher) if config.embedding_weight else None
         return DLLM2Rec(config, materials.lists, getattr(vectors, "item_vectors", None))
+    if isinstance(config, LLMCFConfig):
+        return LLMCF(config, materials.thoughts)
     if isinstance(config, AugmentedConfig):
         return Augmented(config, materials.augmentation)
     assert isinstance(config, AugmentedRatingsConfig)
@@ -206,4 +213,7 @@ def code_rooms(config: Config) -> tuple[str, ...]:
         return ("augmentation", *code_rooms(config.backbone))
     if isinstance(config, DLLM2RecConfig):
         return ("augmentation/dllm2rec.py", "augmentation/distillation.py", *code_rooms(config.student))
+    if isinstance(config, LLMCFConfig):
+        own = (f"augmentation/{name}.py" for name in ("llm_cf", "in_context", "memory"))
+        return (*own, *code_rooms(config.backbone))
     return ((CONVENTIONAL | RATING)[type(config)][2], "conventional/negatives.py", *shared)

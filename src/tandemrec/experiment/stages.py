@@ -158,7 +158,9 @@ class Stages:
         answers = self._distilled(config, lesson, cut, choice)
         mutual = Mutual(self, split, cut)
         instructions, augmentation = mutual.instructions(config), mutual.augmented(config)
-        lists = Taught(self, split, cut).lists(config)
+        identity = base.content if base else folder_identity(config)
+        taught = Taught(self, split, cut)
+        lists, thoughts = taught.lists(config), taught.thoughts(config, base, identity)
         seed = self.recipe.fit_seed(name)
         if instructions is not None:
             self.instructions[name] = instructions
@@ -173,6 +175,7 @@ class Stages:
                 instructions=instructions.path / INSTRUCTIONS if instructions else None,
                 augmentation=augmentation.path / ADDED if augmentation else None,
                 lists=lists.path / LISTS_OF_TEACHER if lists else None,
+                thoughts=thoughts.path if thoughts else None,
             )
             model = make_recommender(config, materials)
             report = model.fit(lesson, seed=seed, workspace=work)
@@ -184,19 +187,20 @@ class Stages:
         depends = {
             "split": cut.content,
             "config": plain(config),
-            "language_model": base.content if base else folder_identity(config),
+            "language_model": identity,
             "partners": self.partners(config),
             "distilled": answers.content if answers else None,
             "choice": choice.content if choice else None,
             **({"instructions": instructions.content} if instructions else {}),
             **({"augmentation": augmentation.content} if augmentation else {}),
             **({"lists": lists.content} if lists else {}),
+            **({"thoughts": thoughts.content} if thoughts else {}),
             "seed": seed,
             "code": code_version(*code_rooms(config)),
         }
         self.fitted[name] = self.get(f"fit:{name}", depends, make)
         self.needs[name] = self._needed(
-            config, [base, answers, instructions, augmentation, lists, self.fitted[name]], choice
+            config, [base, answers, instructions, augmentation, lists, thoughts, self.fitted[name]], choice
         )
         return self.fitted[name]
 

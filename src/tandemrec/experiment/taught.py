@@ -1,4 +1,4 @@
-"""What conventional students learn of trained teachers, as stages."""
+"""What conventional models learn of teachers and of language models' thoughts, as stages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tandemrec.augmentation.dllm2rec import DLLM2RecConfig
+from tandemrec.augmentation.llm_cf import LLMCFConfig
 from tandemrec.augmentation.teacher_lists import ask_teacher, lists_summary
+from tandemrec.augmentation.thoughts import think, thoughts_summary
 from tandemrec.data.split import Split
 from tandemrec.experiment.code_version import code_version
 from tandemrec.experiment.models import code_rooms
@@ -24,7 +26,7 @@ LISTS_OF_TEACHER = "teacher_lists.parquet"
 
 @dataclass
 class Taught:
-    """Makes, over one split, what students learn of systems that are trained."""
+    """Makes, over one split, what joins the training of students and of LLM-CF."""
 
     stages: Stages
     split: Split
@@ -51,3 +53,30 @@ class Taught:
             "code": code_version("augmentation/teacher_lists.py", *code_rooms(model)),
         }
         return stages.get(f"lists:{teacher}", depends, make)
+
+    def thoughts(self, config: Config, base: Artifact | None, identity: Any) -> Artifact | None:
+        """Chains of thought about training examples; the same for all systems that ask the same model for the same.
+
+        Args:
+            config: of the system.
+            base: the language model that was built for it.
+            identity: content of that, or of the folder of one that exists.
+        """
+        if not isinstance(config, LLMCFConfig):
+            return None
+        seed = derive_seed(self.stages.recipe.seed, "thoughts")
+
+        def make(draft: Path, work: Path) -> dict[str, Any]:
+            lm = config.load_language_model(base.path if base else None)
+            frame = think(self.split, config.thoughts, lm, config.chat, draft, seed=seed, workspace=work)
+            return thoughts_summary(frame)
+
+        depends = {
+            "split": self.cut.content,
+            "language_model": [plain(config.lm), identity],
+            "chat": None if config.chat is None else plain(config.chat),
+            "config": plain(config.thoughts),
+            "seed": seed,
+            "code": code_version("augmentation/thoughts.py", "augmentation/thought_scores.py", "llm"),
+        }
+        return self.stages.get("thoughts", depends, make)
