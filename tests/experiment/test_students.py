@@ -36,7 +36,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("students")
     lm = load_recipe(TINY).models["BIGRec"].model_dump(mode="json")["lm"]
     thoughts = {"questions": 40, "samples": 2, "max_new_tokens": 12}
-    llm_cf = {"model": "llm-cf", "lm": lm, "backbone": PLAIN, "thoughts": thoughts}
+    llm_cf = {"model": "llm-cf", "lm": lm, "backbone": PLAIN, "thoughts": thoughts, "share": 0.2}
     models = {
         "Student": DISTILLED,
         "Robust": DISTILLED | {"student": {"model": "dros", "backbone": PLAIN}},
