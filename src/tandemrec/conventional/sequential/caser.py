@@ -167,7 +167,7 @@ class Caser(SequenceModel[CaserConfig, CaserModule]):
         return self.fitted().with_users(z, user).detach() * known[:, None]
 
     def adopt(self, module: CaserModule) -> None:
-        """Answer by this trained network, whose convolutions' biases are known."""
+        """Answer by this trained network, which may have vectors of users too."""
         super().adopt(module)
         if module.user is not None:
             self.user_vectors = module.user.weight.detach()
