@@ -19,6 +19,7 @@ from tandemrec.augmentation.distillation import (
     list_loss,
     list_weights,
     own_lists,
+    robust_lists,
 )
 from tandemrec.conventional.sequential.next_item import NextItem
 from tandemrec.conventional.sequential.sasrec import SASRec, SASRecConfig
@@ -105,6 +106,38 @@ def test_loss_against_a_literal_transcription(kind: Any) -> None:
     away = None if kind == "none" else torch.from_numpy(negative)
     found = list_loss(torch.from_numpy(score), torch.from_numpy(weight), away, kind)
     assert float(found) == pytest.approx(expected)
+
+
+def test_robust_lists_against_a_literal_transcription() -> None:
+    rng = torch.Generator().manual_seed(4)
+    logits = (3 * torch.randn(5, 12, generator=rng, dtype=torch.float64)).requires_grad_()
+    p = torch.rand(12, generator=rng, dtype=torch.float64) + 0.3
+    items = torch.stack([torch.randperm(12, generator=rng)[:3] for _ in range(5)])
+    weight = torch.rand(5, 3, generator=rng, dtype=torch.float64)
+    expected = torch.zeros((), dtype=torch.float64)
+    for row in range(5):
+        every = (p * logits[row] ** 2).exp().sum()
+        for k, item in enumerate(items[row].tolist()):
+            y = logits[row, item]
+            inner = every - (p[item] * y**2).exp() + (p[item] * (y - 1) ** 2).exp()
+            expected = expected + weight[row, k] * inner.log()
+    (slope,) = torch.autograd.grad(expected, logits)
+    found, gradient = robust_lists(p, items, weight)(logits.detach().clone(), torch.arange(5))
+    torch.testing.assert_close(found, expected.detach())
+    torch.testing.assert_close(gradient, slope)
+    # A list that runs out is one of its real items alone.
+    short = torch.cat([items, torch.full((5, 1), -1)], 1)
+    shorter = robust_lists(p, short, torch.cat([weight, torch.zeros(5, 1)], 1))(
+        logits.detach().clone(), torch.arange(5)
+    )
+    torch.testing.assert_close(shorter, (found, gradient))
+
+
+def test_robust_lists_do_not_overflow() -> None:
+    logits = torch.tensor([[300.0, -40.0, 2.0]])
+    found, gradient = robust_lists(torch.ones(3), torch.tensor([[0, 1]]), torch.ones(1, 2))(logits, torch.arange(1))
+    assert float(found) == pytest.approx(299.0**2 + 300.0**2, rel=1e-6)
+    assert torch.isfinite(gradient).all()
 
 
 def test_own_lists_are_the_best_scored(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 import torch
 
+from tandemrec.augmentation.distillation import TeacherLists
 from tandemrec.augmentation.dllm2rec import STUDENTS, DLLM2Rec, DLLM2RecConfig
 from tandemrec.augmentation.teacher_lists import TeacherListsConfig, ask_teacher, lists_summary
 from tandemrec.conventional.sequential.next_item import NextItem
@@ -154,6 +155,29 @@ def test_a_drawn_sample_is_that_of_its_seed(split: Split) -> None:
     stops = split.sequences.stops
     users = np.searchsorted(stops, one["place"].to_numpy(), side="right")
     assert one["items"].to_list() == [best[user] for user in users]
+
+
+def test_a_teacher_that_runs_out_of_items_says_less(split: Split, tmp_path: Path) -> None:
+    frame = ask_teacher(Fixed(TABLE), split, TeacherListsConfig(items=22), seed=1)
+    row = frame.row(frame["place"].to_list().index(int(split.sequences.starts[0]) + 5), named=True)
+    assert row["items"][19:] == [-1] * 3  # five of 24 items are known
+    assert row["distances"][19:] == [None] * 3
+    frame.write_parquet(tmp_path / "long.parquet")
+    lists = TeacherLists.of(frame, len(split.sequences.values), config_with().ranking)
+    assert torch.isfinite(lists.fixed_nK).all()
+    assert ((lists.fixed_nK == 0) == (lists.items_nK == -1)).all()
+    model = DLLM2Rec(config_with(), tmp_path / "long.parquet", VECTORS)
+    assert np.isfinite(model.fit(split, seed=1).curve[-1]["loss"])
+
+
+def test_the_robust_part_is_for_dros(split: Split, tmp_path: Path) -> None:
+    models = [
+        fitted(split, tmp_path, config_with(STUDENT[2], embedding_weight=0, ranking={"robust": robust}))
+        for robust in (False, True)
+    ]
+    assert not torch.equal(models[0].scores(split.test), models[1].scores(split.test))
+    with pytest.raises(ValueError, match=r"ranking\.robust is for students that are DROS, found 'sasrec'"):
+        config_with(ranking={"robust": True})
 
 
 def test_refusals(split: Split, tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ def test_training_and_storage(split: Split, tmp_path: Path, backbone: dict[str, 
     assert report.notes["thoughts"] == 60
     assert report.curve[-1]["loss"] < report.curve[0]["loss"]
     model.save(tmp_path / "model")
-    again = LLMCF.load(tmp_path / "model")
+    again = LLMCF.load(tmp_path / "model", "cpu")
     assert torch.equal(again.scores(split.test), model.scores(split.test))
     silent = Examples.from_histories([[], [1, 2]])
     scores = again.scores(silent)

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from tandemrec.conventional.negatives import NegativeSampler
 from tandemrec.conventional.sequential.batches import SequenceBatch
+from tandemrec.conventional.sequential.dros import RobustNextItem
+from tandemrec.conventional.sequential.losses import RowLoss, catalogue_loss, with_bias
 from tandemrec.conventional.sequential.next_item import NextItem
 from tandemrec.data.examples import IntArray, ItemArray, Ragged
 from tandemrec.errors import InputError
@@ -53,6 +55,10 @@ class RankingDistillationConfig(Config):
     """Divide the weights of a list by their sum, as published. With `false` and `distance: target` lists whose text was
     near the truth count more than others."""
 
+    robust: bool = False
+    """With a DROS student: α times DROS's robust term of every listed item as the target joins, by its weight, as in
+    the authors' code (where a slip makes all weights equal); the paper has no such part."""
+
     negative: Literal["none", "bce", "code"] = "none"
     """What is added for one item that the user has not met. `none`: nothing, the paper's formula; `bce`:
     −log(1 − σ(ŷ⁻)); `code`: −log σ(1 − ŷ⁻), as the authors' code has it."""
@@ -80,7 +86,8 @@ class TeacherLists:
             InputError: if distances to the true next item are asked for and unknown.
         """
         items_nK = torch.from_numpy(np.array(frame["items"].to_list(), np.int64).reshape(frame.height, -1))
-        listed_nK = torch.tensor(frame["distances"].fill_null([]).to_list(), dtype=torch.float32)
+        known = frame["distances"].list.eval(pl.element().fill_null(float("nan")))
+        listed_nK = torch.tensor(known.to_list(), dtype=torch.float32).reshape(items_nK.shape)
         if config.distance == "target":
             if frame["target_distance"].null_count():
                 raise InputError(
@@ -144,6 +151,35 @@ def list_loss(
     return loss + (weight_nK.sum(1) * away_n).sum()
 
 
+def robust_lists(propensity_I: Tensor, items_nK: Tensor, weight_nK: Tensor) -> RowLoss:
+    """Σ_k w_k log(Σ_i exp(p_i ŷ_i²) − exp(p_k ŷ_k²) + exp(p_k (ŷ_k − 1)²)), summed over lists, and its gradient.
+
+    DROS's term with each listed item as the target in turn; the sum over the catalogue is formed once for all of them.
+    As a `RowLoss` its targets are numbers of lists.
+    """
+
+    def row_loss(logits_nI: Tensor, row_n: Tensor) -> tuple[Tensor, Tensor]:
+        items_rK, weight_rK = items_nK[row_n], weight_nK[row_n]
+        item_rK = torch.where(items_rK == NO_ITEM, items_rK[:, :1], items_rK).clamp(min=0)
+        p_rK, score_rK = propensity_I[item_rK], logits_nI.gather(1, item_rK)
+        # Listed items are kept apart from the others, so that nothing large is added and taken away again.
+        exponent_rI = (propensity_I * logits_nI.square()).scatter_(1, item_rK, -torch.inf)
+        unlisted_r1 = exponent_rI.logsumexp(1, keepdim=True)
+        square_rK = (p_rK * score_rK.square()).masked_fill(items_rK == NO_ITEM, -torch.inf)
+        same_KK = torch.eye(items_rK.shape[1], dtype=torch.bool, device=items_rK.device)
+        others_rKK = square_rK[:, None].masked_fill(same_KK, -torch.inf)
+        hit_rK = p_rK * (score_rK - 1).square()
+        value_rK = torch.logaddexp(torch.logaddexp(unlisted_r1, others_rKK.logsumexp(2)), hit_rK)
+        pull_r1 = (weight_rK * (unlisted_r1 - value_rK).exp()).sum(1, keepdim=True)
+        grad_rI = (exponent_rI - unlisted_r1).exp_().mul_(2 * propensity_I * logits_nI).mul_(pull_r1)
+        other_rK = (weight_rK[:, :, None] * (others_rKK - value_rK[:, :, None]).exp()).sum(1)
+        own_rK = weight_rK * (hit_rK - value_rK).exp() * (score_rK - 1)
+        grad_rI.scatter_add_(1, item_rK, 2 * p_rK * (other_rK * score_rK + own_rK))
+        return (weight_rK * value_rK).sum(), grad_rI
+
+    return row_loss
+
+
 class ListLesson:
     """The term of ranking distillation that joins a student's loss: see `NextItem.also`.
 
@@ -191,7 +227,12 @@ class ListLesson:
         if self.config.negative != "none":
             drawn_n1 = self.task.on_device(self._negatives(batch, at))[:, None]
             negative_n = _scores(hidden_nD, table_ID, bias_I, drawn_n1)[:, 0]
-        return self.scale * list_loss(score_nK, weight_nK, negative_n, self.config.negative)
+        loss = list_loss(score_nK, weight_nK, negative_n, self.config.negative)
+        if isinstance(self.task, RobustNextItem) and self.config.robust and self.task.alpha:
+            term = robust_lists(self.task.propensity_I, items_nK, weight_nK)
+            rows = torch.arange(len(at), device=hidden_nD.device)
+            loss = loss + self.task.alpha * catalogue_loss(*with_bias(hidden_nD, table_ID, bias_I), rows, term)
+        return self.scale * loss
 
     def _negatives(self, batch: SequenceBatch, at: IntArray) -> ItemArray:
         """An item that the user has not met for each chosen position."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import polars as pl
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -58,6 +58,12 @@ class DLLM2RecConfig(Config):
 
     embedding_weight: float = Field(0.3, ge=0)
     """w_e of e_i = b_i + w_e (W z_i + c), z_i being the teacher's item vectors; 0: none of it."""
+
+    @model_validator(mode="after")
+    def _robust_is_for_dros(self) -> Self:
+        if self.ranking.robust and not isinstance(self.student, DROSConfig):
+            raise ValueError(f"ranking.robust is for students that are DROS, found '{self.student.model}'")
+        return self
 
     def partners(self) -> tuple[str, ...]:
         """Whom it learns from."""

@@ -107,7 +107,7 @@ class SequenceModel(Scorer, Generic[ConfigT, ModuleT]):
     def load(cls, directory: Path, device: torch.device | str | None = None) -> Self:
         """Read what `save` wrote."""
         config, tensors = load_model(directory, cls.config_class)
-        model = cls(cast(ConfigT, config), device)
+        model = cls(cast(ConfigT, config), device=device)
         module = model.module_like(tensors)
         module.load_state_dict(tensors)
         model.adopt(module.to(model.device))
