@@ -131,6 +131,10 @@ def test_robust_lists_against_a_literal_transcription() -> None:
         logits.detach().clone(), torch.arange(5)
     )
     torch.testing.assert_close(shorter, (found, gradient))
+    every = torch.arange(12).expand(5, -1)
+    value, slopes = robust_lists(p, every, torch.ones(5, 12))(logits.detach().clone(), torch.arange(5))
+    assert torch.isfinite(value)
+    assert torch.isfinite(slopes).all()
 
 
 def test_robust_lists_do_not_overflow() -> None:

@@ -164,7 +164,7 @@ def robust_lists(propensity_I: Tensor, items_nK: Tensor, weight_nK: Tensor) -> R
         p_rK, score_rK = propensity_I[item_rK], logits_nI.gather(1, item_rK)
         # Listed items are kept apart from the others, so that nothing large is added and taken away again.
         exponent_rI = (propensity_I * logits_nI.square()).scatter_(1, item_rK, -torch.inf)
-        unlisted_r1 = exponent_rI.logsumexp(1, keepdim=True)
+        unlisted_r1 = exponent_rI.logsumexp(1, keepdim=True).clamp(min=torch.finfo(exponent_rI.dtype).min)
         square_rK = (p_rK * score_rK.square()).masked_fill(items_rK == NO_ITEM, -torch.inf)
         same_KK = torch.eye(items_rK.shape[1], dtype=torch.bool, device=items_rK.device)
         others_rKK = square_rK[:, None].masked_fill(same_KK, -torch.inf)
