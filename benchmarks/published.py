@@ -5,6 +5,7 @@ python benchmarks/published.py ml-100k-direct ml-100k-als  # bundled recipes wit
 python benchmarks/published.py soft/ml-1m soft/games soft/toys  # three training seeds each (--seeds), in --runs
 python benchmarks/published.py dealrec/games dealrec/games-ratios dealrec/microlens  # the same
 python benchmarks/published.py llama4rec/ml-100k-rating llama4rec/ml-100k llama4rec/ml-100k-proper  # the same
+python benchmarks/published.py dllm2rec/ml-1m llm-cf/ml-1m  # also /games, /toys; hours
 python benchmarks/published.py ml-100k-rating ml-1m-rating    # rating prediction, three seeds each (--seeds)
 python benchmarks/published.py soft/table-2-game dealrec/table-4    # `tandem reproduce` at the scaled size, in --runs
 python benchmarks/published.py sasrec-ml-1m --workspace W     # half an hour on four cores; continues from W
@@ -36,11 +37,23 @@ from tandemrec.data.sources import MovieLens
 from tandemrec.data.split import make_split
 from tandemrec.evaluation.evaluate import EvaluationConfig, evaluate
 from tandemrec.experiment.card import hardware, package_versions
+from tandemrec.report.cost import run_costs
 from tandemrec.report.leaderboard import table_of
+from tandemrec.report.students import STUDENTS_NOTE, student_rows
 from tandemrec.training import TrainingConfig, watched
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-RECIPES = ("ml-100k-likes", "ml-1m-likes", "ml-1m", "amazon-toys", "ml-100k-sequential")
+DISTILLED = {
+    "ml-1m": "MovieLens-1M, windows of ten films cut by time",
+    "games": "Amazon Video Games 2018, 5-core, leave-one-out",
+    "toys": "Amazon Toys and Games 2014, 5-core, leave-one-out",
+}
+"""Data of the recipes of DLLM2Rec and LLM-CF."""
+
+RECIPES = (
+    *("ml-100k-likes", "ml-1m-likes", "ml-1m", "amazon-toys", "ml-100k-sequential"),
+    *(f"{method}/{data}" for method in ("dllm2rec", "llm-cf") for data in DISTILLED),
+)
 SEEDED = ("ml-100k-direct", "ml-100k-als")
 LONG: dict[str, tuple[str, SequenceModel[Any, Any], int | None]] = {
     "sasrec-ml-1m": (
@@ -111,6 +124,14 @@ WORDS = {
     "ml-1m": "MovieLens-1M, 3,416 items, leave-one-out, language models beside conventional ones; `tandem run ml-1m`",
     "amazon-toys": "Amazon Toys and Games 2014, 5-core, leave-one-out, all items; `tandem run amazon-toys`",
     **{
+        f"dllm2rec/{name}": f"DLLM2Rec, its teacher and its plain students: {data}; `tandem run dllm2rec/{name}`"
+        for name, data in DISTILLED.items()
+    },
+    **{
+        f"llm-cf/{name}": f"LLM-CF beside plain SASRec: {data}; `tandem run llm-cf/{name}`"
+        for name, data in DISTILLED.items()
+    },
+    **{
         name: f"MovieLens-1M, 3,416 items, leave-one-out, maximum length 200; `python benchmarks/published.py {name}`"
         for name in LONG
     },
@@ -134,7 +155,9 @@ def recipe(name: str, seed: int = SEED, systems: Sequence[str] = ()) -> dict[str
     facts = finished.results["evaluation"]
     protocol = f"{finished.results['split']['protocol']}. {facts['protocol']}"
     seed = finished.results["seed"]
-    return {"rows": rows, "n": facts["n"], "protocol": protocol, "seed": seed, "seconds": seconds}
+    content = {"rows": rows, "n": facts["n"], "protocol": protocol, "seed": seed, "seconds": seconds}
+    header, told = student_rows(finished.results, finished.card, run_costs(finished.results, finished.card))
+    return content | ({"students": [header, *told]} if told else {})
 
 
 def seeds(name: str) -> dict[str, Any]:
@@ -190,7 +213,7 @@ def render() -> str:
         "training run; columns marked *published* are reference figures under the same protocol.",
     ]
     for name, words in WORDS.items():
-        path = DOCS / "results" / f"{name}.json"
+        path = DOCS / "results" / f"{name.replace('/', '-')}.json"
         if not path.exists():
             continue
         content = json.loads(path.read_text())
@@ -217,6 +240,8 @@ def render() -> str:
             table_of(header, lines),
             f"{content['n']:,} test users, {seed}. {content['protocol']}",
         ]
+        if "students" in content:
+            parts += [STUDENTS_NOTE, table_of(content["students"][0], content["students"][1:])]
         if several:
             each = [
                 f"{row['system']} {', '.join(f'{value:.4f}' for value in row['metrics']['ndcg@10']['by_seed'])}"

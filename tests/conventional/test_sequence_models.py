@@ -118,7 +118,7 @@ def test_renamed_items_get_the_same_scores(name: str, split: Split) -> None:
                 assert torch.equal(one, two)
     for which, data in ((model, split), (renamed, other)):
         train(which.make_task(which.module, data, 3), which.settings.training, seed=3)
-        which._finish(which.module)
+        which.adopt(which.module)
     np.testing.assert_array_equal(rename[split.test.history.flat()], other.test.history.flat())
     torch.testing.assert_close(
         renamed.scores(other.test)[:, torch.from_numpy(rename)], model.scores(split.test), rtol=1e-3, atol=1e-4

@@ -1,1 +1,1 @@
-"""What a language model writes for conventional models."""
+"""What a language model writes for conventional models, and the models that learn from it."""

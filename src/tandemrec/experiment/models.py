@@ -15,6 +15,8 @@ from tandemrec.aggregation.rankings import RankingAggregate, RankingAggregateCon
 from tandemrec.aggregation.ratings import RatingAggregate, RatingAggregateConfig
 from tandemrec.augmentation.augmented import Augmented, AugmentedConfig
 from tandemrec.augmentation.augmented_ratings import AugmentedRatings, AugmentedRatingsConfig
+from tandemrec.augmentation.dllm2rec import DLLM2Rec, DLLM2RecConfig
+from tandemrec.augmentation.llm_cf import LLMCF, LLMCFConfig
 from tandemrec.conventional.direct.als import ALS, ALSConfig
 from tandemrec.conventional.direct.ease import EASE, EASEConfig
 from tandemrec.conventional.direct.itemknn import ItemKNN, ItemKNNConfig
@@ -61,6 +63,8 @@ ModelConfig = Annotated[
     | BestConfig
     | AugmentedConfig
     | AugmentedRatingsConfig
+    | DLLM2RecConfig
+    | LLMCFConfig
     | RankerConfig
     | RaterConfig
     | RankingAggregateConfig
@@ -107,6 +111,14 @@ RATING_SYSTEMS: tuple[type[Config], ...] = (*RATING, AugmentedRatingsConfig, Rat
 WRITERS: dict[type[Config], type[TitleWriter]] = {BIGRecConfig: BIGRec, LLaRAConfig: LLaRA}
 """Config class → recommender, of those that write titles."""
 
+ENHANCED: dict[type[Config], Callable[[Path], System]] = {
+    AugmentedConfig: Augmented.load,
+    AugmentedRatingsConfig: AugmentedRatings.load,
+    DLLM2RecConfig: DLLM2Rec.load,
+    LLMCFConfig: LLMCF.load,
+}
+"""Config class → how its system is read, of conventional ones that learn from what others made for them."""
+
 INSTRUCTED: dict[type[Config], type[Ranker] | type[Rater]] = {RankerConfig: Ranker, RaterConfig: Rater}
 """Config class → system, of those that ask a language model about candidates."""
 
@@ -122,6 +134,8 @@ class Materials:
         partners: the same, loaded when asked for.
         instructions: what it is tuned on.
         augmentation: what is added to its training data.
+        lists: what its teacher recommends at training positions.
+        thoughts: folder of a language model's thoughts about training examples.
     """
 
     language_model: Path | None
@@ -130,6 +144,8 @@ class Materials:
     partners: Callable[[str], System]
     instructions: Path | None = None
     augmentation: Path | None = None
+    lists: Path | None = None
+    thoughts: Path | None = None
 
 
 def make_recommender(config: Config, materials: Materials) -> System:
@@ -141,10 +157,8 @@ def make_recommender(config: Config, materials: Materials) -> System:
     given: dict[str, Any]
     if type(config) in OVERLAYS:
         return OVERLAYS[type(config)][0](config, *map(materials.partners, config.partners()))
-    if isinstance(config, AugmentedConfig):
-        return Augmented(config, materials.augmentation)
-    if isinstance(config, AugmentedRatingsConfig):
-        return AugmentedRatings(config, materials.augmentation)
+    if type(config) in ENHANCED:
+        return _enhanced(config, materials)
     if isinstance(config, InstructedConfig):
         systems: Any = map(materials.partners, config.partners())
         given = {"language_model": materials.language_model, "instructions": materials.instructions}
@@ -157,14 +171,24 @@ def make_recommender(config: Config, materials: Materials) -> System:
     return WRITERS[type(config)](config, materials.language_model, **given)
 
 
+def _enhanced(config: Config, materials: Materials) -> System:
+    if isinstance(config, DLLM2RecConfig):
+        vectors = materials.partners(config.vectors or config.teacher) if config.embedding_weight else None
+        return DLLM2Rec(config, materials.lists, getattr(vectors, "item_vectors", None))
+    if isinstance(config, LLMCFConfig):
+        return LLMCF(config, materials.thoughts)
+    if isinstance(config, AugmentedConfig):
+        return Augmented(config, materials.augmentation)
+    assert isinstance(config, AugmentedRatingsConfig)
+    return AugmentedRatings(config, materials.augmentation)
+
+
 def load_recommender(config: Config, directory: Path, partners: Callable[[str], System]) -> System:
     """A finished model from its artifact; `partners` loads others by name, for models that work on top of others."""
     if type(config) in OVERLAYS:
         return OVERLAYS[type(config)][1](directory, *map(partners, config.partners()))
-    if isinstance(config, AugmentedConfig):
-        return Augmented.load(directory)
-    if isinstance(config, AugmentedRatingsConfig):
-        return AugmentedRatings.load(directory)
+    if type(config) in ENHANCED:
+        return ENHANCED[type(config)](directory)
     if isinstance(config, InstructedConfig):
         systems: Any = map(partners, config.partners())
         return INSTRUCTED[type(config)].load(directory, *systems)
@@ -187,4 +211,9 @@ def code_rooms(config: Config) -> tuple[str, ...]:
         return ("llm", *shared)
     if isinstance(config, AugmentedConfig | AugmentedRatingsConfig):
         return ("augmentation", *code_rooms(config.backbone))
+    if isinstance(config, DLLM2RecConfig):
+        return ("augmentation/dllm2rec.py", "augmentation/distillation.py", *code_rooms(config.student))
+    if isinstance(config, LLMCFConfig):
+        own = (f"augmentation/{name}.py" for name in ("llm_cf", "in_context", "memory"))
+        return (*own, *code_rooms(config.backbone))
     return ((CONVENTIONAL | RATING)[type(config)][2], "conventional/negatives.py", *shared)

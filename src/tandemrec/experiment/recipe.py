@@ -11,6 +11,7 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from tandemrec.augmentation.dllm2rec import DLLM2RecConfig
 from tandemrec.data.filter import CleaningConfig
 from tandemrec.data.protocols import SplitConfig
 from tandemrec.data.sources import SourceConfig
@@ -176,6 +177,15 @@ class Recipe(Config):
         """The selector whose choice a model learns from; None: it learns from all training examples."""
         config = self.models[name]
         return config.train_on if isinstance(config, WriterConfig) else None
+
+    def students(self) -> dict[str, dict[str, str | None]]:
+        """The `teacher` of every system that learns from another's lists, and its `plain` self, where there is one."""
+        found: dict[str, dict[str, str | None]] = {}
+        for name, config in self.models.items():
+            if isinstance(config, DLLM2RecConfig):
+                plain = next((other for other, model in self.models.items() if model == config.student), None)
+                found[name] = {"teacher": config.teacher, "plain": plain}
+        return found
 
     def judges(self, selector: str) -> tuple[str, ...]:
         """The models that must be trained before a selector can choose."""

@@ -292,6 +292,7 @@ def _card(stages: Stages, found: Walk) -> dict[str, Any]:
     artifacts |= {f"distil:{student}": answers for student, answers in stages.answers.items()}
     artifacts |= {f"choice:{student}": choice.artifact for student, choice in chosen.items()}
     artifacts |= {f"instructions:{name}": instructions for name, instructions in stages.instructions.items()}
+    artifacts |= {f"lists:{student}": lists for student, lists in stages.lists.items()}
     device = here()
     costs = [stage_cost(artifact, device) for artifact in stages.made]
     return {
@@ -308,6 +309,10 @@ def _card(stages: Stages, found: Walk) -> dict[str, Any]:
         },
         "models": {name: fitted.manifest["summary"] for name, (fitted, _) in judged.items()},
         "distilled": {student: answers.manifest["summary"] for student, answers in stages.answers.items()},
+        "taught": {
+            student: roles | (stages.lists[student].manifest["summary"] if student in stages.lists else {})
+            for student, roles in stages.recipe.students().items()
+        },
         "chosen": {
             student: {
                 "selector": stages.recipe.selector_of(student),

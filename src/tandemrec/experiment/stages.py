@@ -28,6 +28,7 @@ from tandemrec.experiment.mutual import INSTRUCTIONS, Mutual
 from tandemrec.experiment.recipe import Recipe
 from tandemrec.experiment.seeds import derive_seed
 from tandemrec.experiment.store import Artifact, Store, hash_files, plain
+from tandemrec.experiment.taught import LISTS_OF_TEACHER, Taught
 from tandemrec.llm.distil import distil, distil_summary
 from tandemrec.llm.recommenders.base import LanguageModelUser
 from tandemrec.llm.recommenders.lessons import SOFTConfig
@@ -96,6 +97,7 @@ class Stages:
         made: the artifacts in the order they were first asked for.
         fitted: the trained systems by name.
         instructions: what rankers and raters were tuned on, by their names.
+        lists: what the teachers of students recommend at training positions, by the name of the student.
         answers: what their teachers answered to the training prompts, by the name of the student.
         needs: every stage that training a system takes, those of the systems it builds on included, by its name.
         bases: language models that were built, by the name of the system they were built for.
@@ -110,6 +112,7 @@ class Stages:
         self.fitted: dict[str, Artifact] = {}
         self.answers: dict[str, Artifact] = {}
         self.instructions: dict[str, Artifact] = {}
+        self.lists: dict[str, Artifact] = {}
         self.needs: dict[str, list[Artifact]] = {}
         self.bases: dict[str, Artifact] = {}
         self.foresights = Foresights(self)
@@ -163,17 +166,24 @@ class Stages:
         answers = self._distilled(config, lesson, cut, choice)
         mutual = Mutual(self, split, cut)
         instructions, augmentation = mutual.instructions(config), mutual.augmented(config)
+        identity = base.content if base else folder_identity(config)
+        taught = Taught(self, split, cut)
+        lists, thoughts = taught.lists(config), taught.thoughts(config, base, identity)
         seed = self.recipe.fit_seed(name)
         if instructions is not None:
             self.instructions[name] = instructions
         if answers is not None:
             self.answers[name] = answers
+        if lists is not None:
+            self.lists[name] = lists
 
         def make(draft: Path, work: Path) -> dict[str, Any]:
             materials = replace(
                 self.materials(config, base, answers),
                 instructions=instructions.path / INSTRUCTIONS if instructions else None,
                 augmentation=augmentation.path / ADDED if augmentation else None,
+                lists=lists.path / LISTS_OF_TEACHER if lists else None,
+                thoughts=thoughts.path if thoughts else None,
             )
             model = make_recommender(config, materials)
             report = model.fit(lesson, seed=seed, workspace=work)
@@ -185,17 +195,19 @@ class Stages:
         depends = {
             "split": cut.content,
             "config": plain(config),
-            "language_model": base.content if base else folder_identity(config),
+            "language_model": identity,
             "partners": self.partners(config),
             "distilled": answers.content if answers else None,
             "choice": choice.content if choice else None,
             **({"instructions": instructions.content} if instructions else {}),
             **({"augmentation": augmentation.content} if augmentation else {}),
+            **({"lists": lists.content} if lists else {}),
+            **({"thoughts": thoughts.content} if thoughts else {}),
             "seed": seed,
             "code": code_version(*code_rooms(config)),
         }
         self.fitted[name] = self.get(f"fit:{name}", depends, make, self.foresights.fit(name, lesson))
-        own = [base, answers, *mutual.origins, instructions, augmentation, self.fitted[name]]
+        own = [base, answers, *mutual.origins, instructions, augmentation, lists, thoughts, self.fitted[name]]
         self.needs[name] = self._needed(config, own, choice)
         return self.fitted[name]
 

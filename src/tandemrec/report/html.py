@@ -25,6 +25,7 @@ from tandemrec.report.leaderboard import is_rating
 from tandemrec.report.plan import foretold
 from tandemrec.report.reranking import HEADING, reranking_grids, weights_plot
 from tandemrec.report.segments import segment_grids, span
+from tandemrec.report.students import STUDENTS_NOTE, student_rows
 
 Table = tuple[list[str], list[list[str]]]
 
@@ -41,7 +42,8 @@ def run_page(results: Mapping[str, Any], card: Mapping[str, Any], price: float |
         price: of an hour of the machine, for the costs.
     """
     headline = results["evaluation"]["headline"]
-    view = _judgement(results) | _cost_view(results, run_costs(results, card, price))
+    costs = run_costs(results, card, price)
+    view = _judgement(results) | _cost_view(results, costs)
     view |= selection_view(card)
     view |= {
         "title": results["name"],
@@ -50,6 +52,8 @@ def run_page(results: Mapping[str, Any], card: Mapping[str, Any], price: float |
         "reranking_title": HEADING,
         "reranking": list(reranking_grids(results, card)),
         "weights": weights_plot(card),
+        "students": student_rows(results, card, costs),
+        "students_note": STUDENTS_NOTE,
         "beyond": beyond_rows(results),
         "beyond_note": f"Lists of {headline.partition('@')[2]}. "
         + "; ".join(f"{name}: {meaning}" for name, meaning in MEANING.items())

@@ -12,10 +12,12 @@ from tandemrec.report.leaderboard import cell, is_rating, markdown_table, table_
 from tandemrec.report.plan import foretold
 from tandemrec.report.reranking import reranking_markdown
 from tandemrec.report.segments import segments_markdown
+from tandemrec.report.students import students_markdown
 
 
 def markdown_page(results: Mapping[str, Any], card: Mapping[str, Any]) -> str:
     """Leaderboard, protocol, data, generated titles and run card of a finished run."""
+    costs = run_costs(results, card)
     parts = [
         f"# {results['name']}",
         results["description"],
@@ -26,7 +28,8 @@ def markdown_page(results: Mapping[str, Any], card: Mapping[str, Any]) -> str:
         segments_markdown(results),
         reranking_markdown(results, card),
         beyond_markdown(results),
-        cost_markdown(results, run_costs(results, card)),
+        cost_markdown(results, costs),
+        students_markdown(results, card, costs),
         "## Data",
         f"{results['data']['name']}: {_counts(results['data'])}.",
         _cleaning(results["cleaning"]),

@@ -166,8 +166,9 @@ class Caser(SequenceModel[CaserConfig, CaserModule]):
         user = torch.from_numpy(examples.user.astype(np.int64)).to(self.device)
         return self.fitted().with_users(z, user).detach() * known[:, None]
 
-    def _finish(self, module: CaserModule) -> None:
-        super()._finish(module)
+    def adopt(self, module: CaserModule) -> None:
+        """Answer by this trained network, which may have vectors of users too."""
+        super().adopt(module)
         if module.user is not None:
             self.user_vectors = module.user.weight.detach()
 

@@ -120,6 +120,9 @@ class RobustNextItem(NextItem):
 
     y is 1 at the target and 0 elsewhere, p_i = (n_i / Σ n_j)^.05 with n_i one more than the item's count as a target;
     the p do not sum to one, as in the authors' code.
+
+    Attributes:
+        propensity_I: p/β.
     """
 
     def __init__(self, model: DROS, module: DROSModule, split: Split, seed: int) -> None:
@@ -128,7 +131,8 @@ class RobustNextItem(NextItem):
         targets = Ragged(self.rows.values, self.rows.starts + 1, self.rows.stops).flat()
         count = np.bincount(targets, minlength=split.n_items) + 1.0
         propensity = (count / count.sum()) ** model.config.propensity_power / model.config.beta
-        self.row_loss = robust_loss(torch.from_numpy(propensity.astype(np.float32)).to(module.device))
+        self.propensity_I = torch.from_numpy(propensity.astype(np.float32)).to(module.device)
+        self.row_loss = robust_loss(self.propensity_I)
 
     def item_loss(self, hidden_ND: Tensor, batch: SequenceBatch) -> Tensor:
         """Sum over targets."""

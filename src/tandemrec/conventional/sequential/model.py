@@ -64,10 +64,14 @@ class SequenceModel(Scorer, Generic[ConfigT, ModuleT]):
         Raises:
             InputError: if no user has two training items.
         """
-        self.module = self.module_for(split, seed).to(self.device)
-        task = self.make_task(self.module, split, seed)
+        module = self.module_for(split, seed).to(self.device)
+        return self.learn(module, self.make_task(module, split, seed), seed=seed, workspace=workspace)
+
+    def learn(self, module: ModuleT, task: Task[Any], *, seed: int, workspace: Path | None = None) -> FitReport:
+        """Train this network on this task; `fit` with parts that somebody else may have added to."""
+        self.module = module
         report = train(task, self.settings.training, seed=seed, workspace=workspace, label=type(self).__name__)
-        self._finish(self.module)
+        self.adopt(module)
         return report
 
     def scores(self, examples: Examples) -> Tensor:
@@ -103,10 +107,10 @@ class SequenceModel(Scorer, Generic[ConfigT, ModuleT]):
     def load(cls, directory: Path, device: torch.device | str | None = None) -> Self:
         """Read what `save` wrote."""
         config, tensors = load_model(directory, cls.config_class)
-        model = cls(cast(ConfigT, config), device)
-        model.module = model.module_like(tensors)
-        model.module.load_state_dict(tensors)
-        model._finish(model.module.to(model.device))
+        model = cls(cast(ConfigT, config), device=device)
+        module = model.module_like(tensors)
+        module.load_state_dict(tensors)
+        model.adopt(module.to(model.device))
         return model
 
     def fitted(self) -> ModuleT:
@@ -119,6 +123,8 @@ class SequenceModel(Scorer, Generic[ConfigT, ModuleT]):
             raise RuntimeError(f"{type(self).__name__} must be fitted or loaded first")
         return self.module
 
-    def _finish(self, module: ModuleT) -> None:
+    def adopt(self, module: ModuleT) -> None:
+        """Answer by this trained network from now on."""
+        self.module = module
         module.eval()
         self.item_vectors = module.item_table().detach()

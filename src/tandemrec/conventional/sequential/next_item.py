@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -35,9 +35,11 @@ class NextItem(Task[SequenceBatch]):
         whole_steps: keep all rows of a step in one micro-batch, for losses that compare rows with each other.
         rows: what is learned from, one row a user (or several, with `chunks`).
         owner: the sequence every row was cut from.
+        also: what joins the loss, given the states at the input positions (N, D): a sum over targets too.
     """
 
     whole_steps: ClassVar[bool] = False
+    also: Callable[[Tensor, SequenceBatch], Tensor] | None = None
 
     def __init__(self, model: Scorer, module: SequenceModule, config: SequenceConfig, split: Split, seed: int) -> None:
         self.model, self.config, self.split, self.seed = model, config, split, seed
@@ -83,7 +85,9 @@ class NextItem(Task[SequenceBatch]):
 
     def loss(self, batch: SequenceBatch) -> Tensor:
         """Sum over targets."""
-        return self.item_loss(self.module.states(batch.inputs, self.run), batch)
+        hidden_ND = self.module.states(batch.inputs, self.run)
+        loss = self.item_loss(hidden_ND, batch)
+        return loss if self.also is None else loss + self.also(hidden_ND, batch)
 
     def states_by_length(self, rows: Ragged) -> Tensor:
         """States (N, D) of all items, row after row, run by groups of nearly equal length: little is padding."""

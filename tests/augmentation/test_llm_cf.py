@@ -1,0 +1,296 @@
+"""LLM-CF: retrieval without leaks, the module against slow loops, training, storage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tandemrec.augmentation.in_context import InContext
+from tandemrec.augmentation.llm_cf import LLMCF, InContextNextItem, LLMCFConfig
+from tandemrec.augmentation.memory import Memory, standardised
+from tandemrec.augmentation.thoughts import draw_questions
+from tandemrec.conventional.sequential.next_item import NextItem
+from tandemrec.conventional.sequential.sasrec import SASRec, SASRecConfig
+from tandemrec.data.examples import Examples, Ragged
+from tandemrec.data.split import Split
+from tandemrec.errors import InputError
+
+BRIEF = {"epochs": 3, "patience": None, "clip_norm": None, "checkpoint_seconds": 0}
+SASREC = {"model": "sasrec", "dim": 8, "max_length": 5, "blocks": 1, "training": BRIEF}
+GRU = {"model": "gru4rec", "dim": 8, "hidden": 8, "max_length": 5, "training": BRIEF}
+
+
+def thoughts_of(split: Split, folder: Path, count: int = 60) -> Path:
+    """What a language model would have thought, with random vectors."""
+    asked = draw_questions(split, count, seed=2)
+    frame = pl.DataFrame(
+        {
+            "user": asked.user,
+            "seen": asked.seen,
+            "history": pl.Series([row.tolist() for row in asked.history], dtype=pl.List(pl.Int32)),
+            "item": asked.item,
+            "label": asked.label,
+        }
+    )
+    rng = torch.Generator().manual_seed(1)
+    vectors = {"thoughts": torch.randn(len(asked), 6, generator=rng), "titles": torch.randn(24, 6, generator=rng)}
+    folder.mkdir(exist_ok=True)
+    frame.write_parquet(folder / "thoughts.parquet")
+    save_file(vectors, folder / "thoughts.safetensors")
+    return folder
+
+
+def config_with(**settings: Any) -> LLMCFConfig:
+    return LLMCFConfig.model_validate({"backbone": SASREC} | settings)
+
+
+def untrained(split: Split, tmp_path: Path, **settings: Any) -> tuple[LLMCF, InContextNextItem]:
+    model = LLMCF(config_with(**settings), thoughts_of(split, tmp_path / "thoughts"), "cpu")
+    model.memory = Memory.read(tmp_path / "thoughts", 5)
+    module = model.make_module(24, 3)
+    model.adopt(module)
+    task = model.make_task(module, split, 0)
+    assert isinstance(task, InContextNextItem)
+    return model, task
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 6), st.booleans()), min_size=14, max_size=40),
+    st.lists(st.tuples(st.integers(-1, 3), st.integers(1, 7)), min_size=1, max_size=8),
+    st.integers(0, 2**16),
+)
+def test_nothing_of_the_same_users_later_life_is_ever_shown(
+    pool: list[tuple[int, int, bool]], asked: list[tuple[int, int]], seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    # Users 10 and 11 see to it that both labels have examples of somebody else.
+    pool = [*pool, (10, 3, True), (10, 4, False), (11, 3, True), (11, 4, False)]
+    user, seen, label = (np.array(column, np.int64) for column in zip(*pool, strict=True))
+    memory = memory_of(user, seen, label, rng)
+    query = torch.from_numpy(rng.normal(size=(len(asked), 4)).astype(np.float32))
+    who, now = (torch.tensor(column) for column in zip(*asked, strict=True))
+    found = memory.nearest(query, who, now, 2)
+    similar = torch.nn.functional.cosine_similarity(query[:, None], memory.mean_titles(memory.histories)[None], dim=2)
+    for b, row in enumerate(found.tolist()):
+        assert len(set(row)) == 4
+        assert sorted(label[row].tolist()) == [0, 0, 1, 1]
+        for m in row:
+            assert user[m] != who[b] or seen[m] < now[b]
+        for wanted in (0, 1):
+            allowed = [
+                m for m in range(len(pool)) if label[m] == wanted and not (user[m] == who[b] and seen[m] >= now[b])
+            ]
+            best = sorted((similar[b, m].item() for m in allowed), reverse=True)[:2]
+            own = sorted((similar[b, m].item() for m in row if label[m] == wanted), reverse=True)
+            assert own == pytest.approx(best, abs=1e-5)
+        assert similar[b, row].tolist() == pytest.approx(sorted(similar[b, row].tolist()), abs=1e-5)
+
+
+def memory_of(user: np.ndarray, seen: np.ndarray, label: np.ndarray, rng: np.random.Generator) -> Memory:
+    histories = Ragged.from_lists([rng.integers(0, 9, rng.integers(1, 5)) for _ in user])
+    vectors = {"title_IZ": rng.normal(size=(9, 4)), "thought_MZ": rng.normal(size=(len(user), 4))}
+    numbers = {"user_M": user, "seen_M": seen, "label_M": label, "item_M": rng.integers(0, 9, len(user))}
+    rows = {"met_H": histories.values, "start_M": histories.starts, "stop_M": histories.stops}
+    return Memory(
+        {name: torch.from_numpy(value.astype(np.float32)) for name, value in vectors.items()}
+        | {name: torch.from_numpy(np.asarray(value)) for name, value in (numbers | rows).items()}
+    )
+
+
+def test_positions_ask_as_their_user_did_then(split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At every position of a row the question knows what came before it, and nothing else."""
+    _, task = untrained(split, tmp_path)
+    asked: list[tuple[list[list[int]], list[int], list[int]]] = []
+    features = type(task.module).features
+
+    def spy(module: Any, state: Tensor, histories: Ragged, user: np.ndarray, seen: np.ndarray, each: int) -> Any:
+        asked.append(([row.tolist() for row in histories], user.tolist(), seen.tolist()))
+        return features(module, state, histories, user, seen, each)
+
+    monkeypatch.setattr(type(task.module), "features", spy)
+    task.loss(task.batch(np.array([4, 0, 9]), None))
+    histories, users, seens = asked[0]
+    expected = [
+        (split.sequences[user][:n][-5:].tolist(), user, n)
+        for user in (4, 0, 9)
+        for n in range(1, len(split.sequences[user]))
+    ]
+    assert list(zip(histories, users, seens, strict=True)) == expected
+
+
+def slow_decoder(context: InContext, tokens: list[Tensor], heads: int) -> list[Tensor]:
+    """The decoder token by token, head by head, in float64."""
+    hidden = list(tokens)
+    dim = len(tokens[0])
+    size = dim // heads
+
+    def norm(x: Tensor, weight: Tensor) -> Tensor:
+        return x / (x.square().mean() + 1e-5).sqrt() * weight
+
+    def turned(x: Tensor, t: int) -> Tensor:
+        out = x.clone()
+        for i in range(size // 2):
+            angle = torch.tensor(t * 10000.0 ** (-2 * i / size), dtype=torch.float64)
+            a, b = x[i], x[i + size // 2]
+            out[i], out[i + size // 2] = a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()
+        return out
+
+    for layer in context.layers:
+        normed = [norm(h, layer.attention_norm.weight) for h in hidden]
+        mixed = []
+        for t in range(len(hidden)):
+            parts = []
+            for head in range(heads):
+                at = slice(head * size, (head + 1) * size)
+                q = turned((layer.query.weight @ normed[t])[at], t)
+                keys = [turned((layer.key.weight @ normed[s])[at], s) for s in range(t + 1)]
+                weights = torch.stack([q @ k / size**0.5 for k in keys]).softmax(0)
+                values = [(layer.value.weight @ normed[s])[at] for s in range(t + 1)]
+                parts.append(sum(w * v for w, v in zip(weights, values, strict=True)))
+            mixed.append(layer.out.weight @ torch.cat(parts))
+        hidden = [h + m for h, m in zip(hidden, mixed, strict=True)]
+        normed = [norm(h, layer.forward_norm.weight) for h in hidden]
+        inner = [torch.nn.functional.silu(layer.gate.weight @ n) * (layer.up.weight @ n) for n in normed]
+        hidden = [h + layer.down.weight @ i for h, i in zip(hidden, inner, strict=True)]
+    return [norm(h, context.norm.weight) for h in hidden]
+
+
+def test_features_and_reconstruction_against_a_slow_loop(split: Split, tmp_path: Path) -> None:
+    model, _ = untrained(split, tmp_path, reconstruction=1.0)
+    module = model.fitted().double()
+    memory, context = module.memory, module.context
+    histories = Ragged.from_lists([[1, 2, 3], [7], [20, 4]])
+    state = torch.randn(3, 8, dtype=torch.float64)
+    user, seen = np.array([5, -1, 7]), np.array([3, 1, 2])
+    with torch.no_grad():
+        found, before, rows = module.features(state, histories, user, seen, 2)
+        missed = context.missed(before, memory.thought_MZ[rows])
+        for b in range(3):
+            tokens: list[Tensor] = []
+            for m in rows[b].tolist():
+                past = memory.histories[m]
+                parts = [
+                    module.last(Ragged.from_lists([past]))[0],
+                    context.text(memory.title_IZ[past.tolist()].mean(0)),
+                    module.item_table()[memory.item_M[m]],
+                    context.text(memory.title_IZ[memory.item_M[m]]),
+                ]
+                tokens += [context.pair(torch.cat(parts)), context.text(memory.thought_MZ[m])]
+                tokens.append(context.label.weight[memory.label_M[m]])
+            asked = context.text(memory.title_IZ[histories[b].tolist()].mean(0))
+            nothing = torch.zeros(8, dtype=torch.float64), context.text(torch.zeros(6, dtype=torch.float64))
+            tokens.append(context.pair(torch.cat([state[b], asked, *nothing])))
+            hidden = slow_decoder(context, tokens, heads=2)
+            torch.testing.assert_close(found[b], hidden[-1])
+            expected = []
+            for place, m in enumerate(rows[b].tolist()):
+                rebuilt, thought = context.rebuild(hidden[3 * place]), memory.thought_MZ[m]  # type: ignore[misc]
+                expected.append(1 - rebuilt @ thought / (rebuilt.norm() * thought.norm()))
+            torch.testing.assert_close(missed[b], torch.stack(expected).mean())
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_loss_is_that_of_mixed_user_vectors(split: Split, tmp_path: Path, weight: float) -> None:
+    sampled = SASREC | {"loss": "sampled-softmax", "negatives": 6, "dropout": 0}
+    model, task = untrained(split, tmp_path, backbone=sampled, reconstruction=weight, mix=0.3)
+    module = model.fitted()
+    negatives = np.array([3, 8, 8, 1, 20, 11], np.int32)
+    batch = task.batch(np.array([4, 0]), negatives)
+    expected, missed, n = 0.0, 0.0, 0
+    with torch.no_grad():
+        table = module.item_table().double()
+        for user in (4, 0):
+            row = split.sequences[user]
+            for place in range(1, len(row)):
+                past = Ragged.from_lists([row[:place]])
+                state = module.last(past)
+                feature, before, shown = module.features(state, past, np.array([user]), np.array([place]), 2)
+                vector = (state + 0.3 * feature)[0].double()
+                others = [i for i in negatives.tolist() if i != row[place]]
+                logits = torch.stack([table[row[place]] @ vector, *(table[i] @ vector for i in others)])
+                expected += float(torch.logsumexp(logits, 0) - logits[0])
+                if weight:
+                    missed += float(module.context.missed(before, module.memory.thought_MZ[shown]))
+                n += 1
+    # The mean over positions times their number: every position sees examples here.
+    assert float(task.loss(batch).detach()) == pytest.approx(expected + weight * missed, rel=1e-5)
+    assert n == batch.n_targets
+
+
+def test_a_share_of_the_positions_is_drawn(split: Split, tmp_path: Path) -> None:
+    _, task = untrained(split, tmp_path, share=0.3)
+    torch.manual_seed(1)
+    drawn = task._drawn(50)
+    assert len(set(drawn.tolist())) == 15
+    assert (np.diff(drawn) > 0).all()
+    assert len(task._drawn(1)) == 1
+    assert float(task.loss(task.batch(np.array([4, 0]), None)).detach()) > 0
+
+
+def test_without_mix_it_is_the_plain_backbone_bit_for_bit(split: Split, tmp_path: Path) -> None:
+    model = LLMCF(config_with(mix=0), thoughts_of(split, tmp_path / "thoughts"))
+    model.fit(split, seed=4)
+    plain = SASRec(SASRecConfig.model_validate(SASREC))
+    plain.fit(split, seed=4)
+    assert torch.equal(model.scores(split.test), plain.scores(split.test))
+
+
+@pytest.mark.parametrize("backbone", [SASREC, GRU], ids=["sasrec", "gru4rec"])
+def test_training_and_storage(split: Split, tmp_path: Path, backbone: dict[str, Any]) -> None:
+    longer = backbone | {"training": BRIEF | {"epochs": 20, "validate_every": 5}}
+    config = config_with(backbone=longer, reconstruction=1, share=0.5)
+    model = LLMCF(config, thoughts_of(split, tmp_path / "thoughts"))
+    report = model.fit(split, seed=4)
+    assert report.notes["thoughts"] == 60
+    assert report.curve[-1]["loss"] < report.curve[0]["loss"]
+    model.save(tmp_path / "model")
+    again = LLMCF.load(tmp_path / "model", "cpu")
+    assert torch.equal(again.scores(split.test), model.scores(split.test))
+    silent = Examples.from_histories([[], [1, 2]])
+    scores = again.scores(silent)
+    assert (scores[0] == 0).all()
+    assert (scores[1] != 0).any()
+
+
+def test_a_killed_training_goes_on(split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, config = thoughts_of(split, tmp_path / "thoughts"), config_with(share=0.5)
+    whole = LLMCF(config, folder)
+    whole.fit(split, seed=4)
+    validate, calls = NextItem.validate, []
+
+    def dies(task: NextItem) -> dict[str, float]:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return validate(task)
+
+    monkeypatch.setattr(NextItem, "validate", dies)
+    with pytest.raises(KeyboardInterrupt):
+        LLMCF(config, folder).fit(split, seed=4, workspace=tmp_path / "work")
+    again = LLMCF(config, folder)
+    again.fit(split, seed=4, workspace=tmp_path / "work")
+    assert torch.equal(again.scores(split.test), whole.scores(split.test))
+
+
+def test_standardised() -> None:
+    vectors = torch.tensor([[1.0, 5, 2], [3.0, 5, 4]])
+    assert standardised(vectors).tolist() == [[-1, 0, -1], [1, 0, 1]]
+
+
+def test_refusals(split: Split, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="must be written first"):
+        LLMCF(config_with()).fit(split)
+    few = thoughts_of(split, tmp_path / "few", 8)
+    with pytest.raises(InputError, match="4 thoughts of items where the item was chosen are too few for 5"):
+        LLMCF(config_with(examples=10), few).fit(split)
+    with pytest.raises(ValueError, match="heads of an even size must divide dim 8, found 3 heads"):
+        config_with(heads=3)

@@ -1,0 +1,166 @@
+"""Chains of thought: what is asked, how it is scored, what is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from tandemrec.augmentation.thought_scores import DECISIONS, REQUIRED, coherence, score_thoughts
+from tandemrec.augmentation.thoughts import (
+    ThoughtsConfig,
+    by_chat,
+    by_language_model,
+    draw_questions,
+    encoder,
+    think,
+    thoughts_summary,
+    write_thoughts,
+)
+from tandemrec.data.split import Split
+from tandemrec.errors import InputError
+from tandemrec.llm.chat import Chat, ChatConfig
+from tandemrec.llm.model import LanguageModel
+
+
+def encode(texts: Sequence[str]) -> torch.Tensor:
+    """Counts of a few letters: an encoder that a test can follow."""
+    return torch.tensor([[text.count(letter) for letter in "aeioust"] for text in texts], dtype=torch.float32) + 3
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+
+def test_scores_against_a_literal_transcription() -> None:
+    texts = ["The user loves stars. The item is a star.", "No. A dull one, never liked, and so on.", "Same thing."]
+    inputs, labels = ["Star 1; Star 2", "Robot 1", "Star 1; Star 2"], [1, 0, 1]
+    frame, vectors = score_thoughts(texts, inputs, labels, encode)
+    assert np.array_equal(vectors, encode(texts).numpy())
+    distinct = [*texts, "Star 1; Star 2", "Robot 1", *REQUIRED, *DECISIONS]
+    mean = encode(distinct).numpy().astype(np.float64).mean(0)
+
+    def vector(text: str) -> np.ndarray:
+        return encode([text])[0].numpy().astype(np.float64) - mean
+
+    for row, text, about, label in zip(frame.iter_rows(named=True), texts, inputs, labels, strict=True):
+        own = vector(text)
+        expected = [
+            coherence(text),
+            np.mean([(1 + cosine(own, vector(required))) / 2 for required in REQUIRED]),
+            (1 + cosine(own, vector(about))) / 2,
+            (1 + cosine(own, vector(DECISIONS[label]))) / 2,
+        ]
+        found = [row[name] for name in ("coherence", "completeness", "relevance", "consistency")]
+        assert found == pytest.approx(expected)
+        assert row["score"] == pytest.approx(np.mean(expected))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", 0.0),
+        ("Plain words only here.", 1.0),
+        ("good good", 0.5),  # one sentence: no change; all words are repeated
+        ("A good start. Then bad weather.", 0.5),  # +1 to −1 over two sentences: a change of 1
+        ("It is good. It ran on", (1 - 0.5 + 1 - 2 / 6) / 2),
+    ],
+)
+def test_coherence_by_hand(text: str, expected: float) -> None:
+    assert coherence(text) == pytest.approx(expected)
+
+
+def test_half_of_the_questions_have_an_item_that_the_user_never_met(split: Split) -> None:
+    asked = draw_questions(split, 100, seed=3)
+    assert np.bincount(asked.label).tolist() == [50, 50]
+    train = split.train
+    real = {(int(u), len(s), int(t[0])) for u, s, t in zip(train.user, train.seen, train.target, strict=True)}
+    for user, seen, item, label in zip(asked.user, asked.seen, asked.item, asked.label, strict=True):
+        assert ((user, seen, item) in real) == bool(label)
+        assert label or item not in split.sequences[int(user)]
+    again = draw_questions(split, 100, seed=3)
+    assert np.array_equal(asked.item, again.item)
+    assert len(draw_questions(split, 10**6, seed=3)) == len(train)
+
+
+def test_the_best_thought_of_a_question_is_kept(split: Split) -> None:
+    prompts: list[str] = []
+
+    def write(asked: Sequence[str]) -> list[list[str]]:
+        prompts.extend(asked)
+        return [["bad", f"The user chooses item number {n}.", "x x x x x x x x"] for n in range(len(asked))]
+
+    frame, vectors = write_thoughts(split, ThoughtsConfig(questions=20, history=2), write, encode, 3)
+    asked = draw_questions(split, 20, 3)
+    assert frame["text"].to_list() == [f"The user chooses item number {n}." for n in range(20)]
+    assert frame["item"].to_list() == asked.item.tolist()
+    titles = split.dataset.titles
+    for prompt, history, item, label in zip(prompts, asked.history, asked.item, asked.label, strict=True):
+        listed = "; ".join(titles[i] for i in history[-2:])
+        assert f"oldest first: {listed}.\nNew item: {titles[item]}.\n{DECISIONS[label]}\n" in prompt
+    assert torch.equal(vectors["thoughts"], encode(frame["text"].to_list()))
+    assert torch.equal(vectors["titles"], encode(titles))
+    assert thoughts_summary(frame)["chosen"] == 10
+    high = ThoughtsConfig(questions=20, least=float(frame["score"].max()))  # type: ignore[arg-type]
+    assert 0 < write_thoughts(split, high, write, encode, 3)[0].height < 20
+
+
+def test_a_language_model_writes_and_goes_on_after_a_kill(
+    split: Split, nano_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm = LanguageModel.load(str(nano_folder))
+    config = ThoughtsConfig(questions=12, samples=2, max_new_tokens=1000, batch_size=4)
+
+    def ask(folder: str, workspace: Path) -> pl.DataFrame:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        return think(split, config, lm, None, tmp_path / folder, seed=5, workspace=workspace)
+
+    whole = ask("a", tmp_path / "one")
+    assert all(len(written) == 2 for written in whole["written"])
+    done = (tmp_path / "one" / "completions-0.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "completions-0.jsonl").write_text("".join(done[:2]))  # the digest and one chunk of three
+    assert ask("b", tmp_path / "two").equals(whole)
+    assert {path.name for path in (tmp_path / "b").iterdir()} == {"thoughts.parquet", "thoughts.safetensors"}
+
+
+def test_long_prompts_and_texts_are_cut_to_the_context(nano_folder: Path) -> None:
+    lm = LanguageModel.load(str(nano_folder))
+    config = ThoughtsConfig(samples=1, max_new_tokens=8)
+    short, long = "Star 1 then Robot 2", "Ocean 3 " * 200 + "Star 1 then Robot 2"
+    assert len(by_language_model(lm, config, 1, None)([short, long])) == 2
+    vectors = encoder(lm)([short, long])
+    torch.testing.assert_close(vectors[0], lm.encode([short])[0])
+    assert torch.isfinite(vectors).all()
+
+
+def test_a_chat_endpoint_is_asked_once_and_its_answers_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caches = []
+
+    def ask(chat: Chat, prompts: Sequence[str]) -> list[str]:
+        caches.append(chat.config.cache)
+        return [f"About {prompt}" for prompt in prompts]
+
+    monkeypatch.setattr(Chat, "ask", ask)
+    config = ChatConfig(url="http://localhost:1", model="m")
+    assert by_chat(config, tmp_path)(["a", "b"]) == [["About a"], ["About b"]]
+    by_chat(config.model_copy(update={"cache": tmp_path / "own"}), tmp_path)(["a"])
+    assert caches == [tmp_path / "chat", tmp_path / "own"]
+
+
+def test_too_few_examples_are_refused(split: Split, take: Callable[[Split, int], Split]) -> None:
+    with pytest.raises(InputError, match="chains of thought need eight training examples, found 7"):
+        draw_questions(take(split, 7), 100, 0)
+
+
+@pytest.fixture
+def take() -> Callable[[Split, int], Split]:
+    from dataclasses import replace
+
+    return lambda split, n: replace(split, train=split.train.take(slice(0, n)))
