@@ -36,6 +36,7 @@ from tandemrec.llm.recommenders.instructed import InstructedConfig
 from tandemrec.llm.recommenders.llara import LLaRA, LLaRAConfig
 from tandemrec.llm.recommenders.ranker import Ranker, RankerConfig
 from tandemrec.llm.recommenders.rater import Rater, RaterConfig
+from tandemrec.llm.recommenders.tiger import TIGER, TIGERConfig
 from tandemrec.llm.recommenders.writer import TitleWriter, WriterConfig
 from tandemrec.recommender import Config, RatingPredictor, Recommender
 
@@ -57,6 +58,7 @@ ModelConfig = Annotated[
     | DCRecConfig
     | BIGRecConfig
     | LLaRAConfig
+    | TIGERConfig
     | InjectionConfig
     | BestConfig
     | AugmentedConfig
@@ -120,6 +122,7 @@ class Materials:
         distilled: its teacher's answers to the training prompts.
         folders: of its trained partners, by name.
         partners: the same, loaded when asked for.
+        semantic_ids: folder of its items' ids.
         instructions: what it is tuned on.
         augmentation: what is added to its training data.
     """
@@ -128,6 +131,7 @@ class Materials:
     distilled: Path | None
     folders: Mapping[str, Path]
     partners: Callable[[str], System]
+    semantic_ids: Path | None = None
     instructions: Path | None = None
     augmentation: Path | None = None
 
@@ -149,6 +153,8 @@ def make_recommender(config: Config, materials: Materials) -> System:
         systems: Any = map(materials.partners, config.partners())
         given = {"language_model": materials.language_model, "instructions": materials.instructions}
         return INSTRUCTED[type(config)](config, *systems, **given)  # type: ignore[arg-type]
+    if isinstance(config, TIGERConfig):
+        return TIGER(config, materials.semantic_ids)
     if not isinstance(config, WriterConfig):
         return (CONVENTIONAL | RATING)[type(config)][0](config)
     given = {"teacher": materials.folders.get(config.teacher or ""), "distilled": materials.distilled}
@@ -168,6 +174,8 @@ def load_recommender(config: Config, directory: Path, partners: Callable[[str], 
     if isinstance(config, InstructedConfig):
         systems: Any = map(partners, config.partners())
         return INSTRUCTED[type(config)].load(directory, *systems)
+    if isinstance(config, TIGERConfig):
+        return TIGER.load(directory)
     if isinstance(config, WriterConfig):
         return WRITERS[type(config)].load(directory)
     return (CONVENTIONAL | RATING)[type(config)][1](directory)
@@ -183,7 +191,7 @@ def code_rooms(config: Config) -> tuple[str, ...]:
     shared = ("training", "recommender.py")
     if type(config) in OVERLAYS:
         return (OVERLAYS[type(config)][2], *shared)
-    if isinstance(config, WriterConfig | InstructedConfig):
+    if isinstance(config, WriterConfig | InstructedConfig | TIGERConfig):
         return ("llm", *shared)
     if isinstance(config, AugmentedConfig | AugmentedRatingsConfig):
         return ("augmentation", *code_rooms(config.backbone))

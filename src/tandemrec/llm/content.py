@@ -147,7 +147,8 @@ def _tf_idf(different: list[str], texts: list[str], config: TfIdfConfig) -> Tens
         raise InputError(f"key 'content': tf-idf needs words that {config.min_items} items share, found none")
     norms = np.sqrt(np.asarray(matrix.multiply(matrix).sum(1))).reshape(-1, 1)
     matrix = csr_matrix(matrix.multiply(1 / np.maximum(norms, 1e-12)))
-    return torch.from_numpy(_reduced(matrix, config.dim).astype(np.float32))
+    vectors = torch.from_numpy(_reduced(matrix, config.dim).astype(np.float32))
+    return torch.nn.functional.normalize(vectors)
 
 
 def _reduced(matrix: Any, dim: int) -> np.ndarray:

@@ -59,16 +59,17 @@ class IdModel(nn.Module):
     its first so many items. Decoder rows are questions: those of a history share its encoder states.
     """
 
-    def __init__(self, config: IdNetworkConfig, vocabulary: int, length: int) -> None:
+    def __init__(self, config: IdNetworkConfig, vocabulary: int, written: int, length: int) -> None:
         """Random weights by torch's generator.
 
         Args:
             config: the shape.
-            vocabulary: number of tokens.
+            vocabulary: number of tokens that are read.
+            written: how many of them, the first ones, can be part of an answer; users cannot.
             length: digits of an id, L.
         """
         super().__init__()
-        self.length, self.causal = length, config.reading == "causal"
+        self.length, self.written, self.causal = length, written, config.reading == "causal"
         shape = T5Config(
             vocab_size=vocabulary,
             d_model=config.dim,
@@ -123,9 +124,8 @@ class IdModel(nn.Module):
         return log_p.view(answers_BML.shape)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """What the library's head makes of the decoder's states."""
-        logits: Tensor = self.t5.lm_head(hidden * self.t5.model_dim**-0.5)
-        return logits
+        """What the library's head makes of the decoder's states, for the tokens that can be written."""
+        return nn.functional.linear(hidden * self.t5.model_dim**-0.5, self.t5.lm_head.weight[: self.written])
 
     def _additive(self, visible_BQS: Tensor) -> Tensor:
         """A mask (B, 1, Q, S) to add to attention weights."""
