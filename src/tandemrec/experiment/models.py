@@ -74,7 +74,7 @@ ModelConfig = Annotated[
 System = Recommender | RatingPredictor
 """What a recipe compares: recommenders, or predictors of ratings."""
 
-Maker = Callable[[Any], Recommender]
+Maker = Callable[..., Recommender]
 
 CONVENTIONAL: dict[type[Config], tuple[Maker, Callable[[Path], Recommender], str]] = {
     PopularityConfig: (Popularity, Popularity.load, "conventional/popularity.py"),
@@ -102,6 +102,11 @@ OVERLAYS: dict[type[Config], tuple[Callable[..., System], Callable[..., System],
     RatingAggregateConfig: (RatingAggregate, RatingAggregate.load, "aggregation"),
 }
 """The same for systems over trained systems: those that `partners` names are further arguments."""
+
+IDENTIFIED: dict[type[Config], tuple[Maker, Callable[[Path], Recommender], str]] = {
+    TIGERConfig: (TIGER, TIGER.load, "llm")
+}
+"""The same for systems that name items by semantic ids: their folder is a further argument."""
 
 RATING_SYSTEMS: tuple[type[Config], ...] = (*RATING, AugmentedRatingsConfig, RaterConfig, RatingAggregateConfig)
 """Configs of rating predictors."""
@@ -153,10 +158,9 @@ def make_recommender(config: Config, materials: Materials) -> System:
         systems: Any = map(materials.partners, config.partners())
         given = {"language_model": materials.language_model, "instructions": materials.instructions}
         return INSTRUCTED[type(config)](config, *systems, **given)  # type: ignore[arg-type]
-    if isinstance(config, TIGERConfig):
-        return TIGER(config, materials.semantic_ids)
     if not isinstance(config, WriterConfig):
-        return (CONVENTIONAL | RATING)[type(config)][0](config)
+        plain: Callable[..., System] = (CONVENTIONAL | RATING | IDENTIFIED)[type(config)][0]
+        return plain(config, materials.semantic_ids) if type(config) in IDENTIFIED else plain(config)
     given = {"teacher": materials.folders.get(config.teacher or ""), "distilled": materials.distilled}
     if isinstance(config, LLaRAConfig):
         given["item_vectors"] = getattr(materials.partners(config.vectors), "item_vectors", None)
@@ -174,11 +178,9 @@ def load_recommender(config: Config, directory: Path, partners: Callable[[str], 
     if isinstance(config, InstructedConfig):
         systems: Any = map(partners, config.partners())
         return INSTRUCTED[type(config)].load(directory, *systems)
-    if isinstance(config, TIGERConfig):
-        return TIGER.load(directory)
     if isinstance(config, WriterConfig):
         return WRITERS[type(config)].load(directory)
-    return (CONVENTIONAL | RATING)[type(config)][1](directory)
+    return (CONVENTIONAL | RATING | IDENTIFIED)[type(config)][1](directory)
 
 
 def predicts_ratings(config: Config) -> bool:
@@ -191,8 +193,10 @@ def code_rooms(config: Config) -> tuple[str, ...]:
     shared = ("training", "recommender.py")
     if type(config) in OVERLAYS:
         return (OVERLAYS[type(config)][2], *shared)
-    if isinstance(config, WriterConfig | InstructedConfig | TIGERConfig):
+    if isinstance(config, WriterConfig | InstructedConfig):
         return ("llm", *shared)
     if isinstance(config, AugmentedConfig | AugmentedRatingsConfig):
         return ("augmentation", *code_rooms(config.backbone))
+    if type(config) in IDENTIFIED:
+        return (IDENTIFIED[type(config)][2], *shared)
     return ((CONVENTIONAL | RATING)[type(config)][2], "conventional/negatives.py", *shared)

@@ -22,6 +22,7 @@ from tandemrec.errors import InputError
 from tandemrec.evaluation.evaluate import Evaluation, EvaluationConfig, evaluate
 from tandemrec.evaluation.ratings import RatingEvaluation, RatingEvaluationConfig, evaluate_ratings
 from tandemrec.experiment.code_version import code_version
+from tandemrec.experiment.identified import semantic_ids
 from tandemrec.experiment.models import Materials, System, code_rooms, load_recommender, make_recommender
 from tandemrec.experiment.mutual import INSTRUCTIONS, Mutual
 from tandemrec.experiment.recipe import Recipe
@@ -30,9 +31,7 @@ from tandemrec.experiment.store import Artifact, Store, hash_files, plain
 from tandemrec.llm.distil import distil, distil_summary
 from tandemrec.llm.recommenders.base import LanguageModelUser
 from tandemrec.llm.recommenders.lessons import SOFTConfig
-from tandemrec.llm.recommenders.tiger import TIGERConfig
 from tandemrec.llm.recommenders.writer import TitleWriter, WriterConfig
-from tandemrec.llm.semantic_ids import build_semantic_ids
 from tandemrec.recommender import Config, FitReport, RatingPredictor, Recommender, TextRecommender
 from tandemrec.training.state import METRICS
 
@@ -44,9 +43,6 @@ CHOSEN = "chosen.parquet"
 
 JUDGING = tuple(f"evaluation/{name}.py" for name in ("evaluate", "metrics", "beyond", "segments", "sampled", "ratings"))
 """The code whose change means judging again; comparisons of what was judged are no part of it."""
-
-ID_CODE = tuple(f"llm/{name}.py" for name in ("content", "kmeans", "rq_vae", "semantic_ids", "model"))
-"""The code that semantic ids are made by."""
 
 PER_EXAMPLE, MEASURED, OUTPUTS = "per_example.parquet", "metrics.json", "outputs.parquet"
 """What an evaluation leaves: a row an example, everything measured, what a language model wrote."""
@@ -158,7 +154,7 @@ class Stages:
         base = self.language_model(config, split, cut)
         lesson = split if choice is None else choice.lesson(split)
         answers = self._distilled(config, lesson, cut, choice)
-        ids = self._semantic_ids(config, split, cut)
+        ids = semantic_ids(self, config, split.dataset)
         mutual = Mutual(self, split, cut)
         instructions, augmentation = mutual.instructions(config), mutual.augmented(config)
         seed = self.recipe.fit_seed(name)
@@ -310,25 +306,6 @@ class Stages:
         }
         return self.get("language-model", depends, make)
 
-    def _semantic_ids(self, config: Config, split: Split, cut: Artifact) -> Artifact | None:
-        """The ids of all items, which systems share whatever they are trained on; None for a system without any."""
-        if not isinstance(config, TIGERConfig):
-            return None
-        seed = derive_seed(self.recipe.seed, "semantic-ids")
-
-        def make(draft: Path, work: Path) -> dict[str, Any]:
-            report = build_semantic_ids(split.dataset, config.ids, draft, seed=seed, workspace=work)
-            return report.model_dump(mode="json")
-
-        depends = {
-            "split": cut.content,
-            "config": plain(config.ids),
-            "encoder": _folder_files(config.ids.content.folder()),
-            "seed": seed,
-            "code": code_version(*ID_CODE, "training"),
-        }
-        return self.get("semantic-ids", depends, make)
-
     def _source_identity(self) -> dict[str, Any]:
         source = self.recipe.data
         if source is None:
@@ -354,10 +331,7 @@ def folder_identity(config: Config) -> Any:
     """Content of the local model folder a config names: a changed checkpoint is another model."""
     if not isinstance(config, LanguageModelUser):
         return None
-    return _folder_files(config.model_folder())
-
-
-def _folder_files(folder: Path | None) -> Any:
+    folder = config.model_folder()
     return None if folder is None else hash_files([path for path in folder.iterdir() if path.is_file()])
 
 

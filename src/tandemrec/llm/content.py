@@ -65,7 +65,7 @@ class LanguageModelVectorsConfig(_Texts):
 
 
 class SentenceEncoderConfig(_Texts):
-    """The mean of an encoder's last hidden states over the tokens of a text, as sentence encoders are meant to be read."""
+    """The mean of an encoder's last hidden states over a text's tokens, as sentence encoders are meant to be read."""
 
     kind: Literal["sentence-encoder"] = "sentence-encoder"
     """Which kind of vectors these are."""

@@ -55,8 +55,8 @@ class IdNetworkConfig(Config):
 class IdModel(nn.Module):
     """History tokens → log-probabilities of the digits that follow.
 
-    Rows of the encoder hold a head token (the user) and L digits an item; a row has M questions, each about what follows
-    its first so many items. Decoder rows are questions: those of a history share its encoder states.
+    Rows of the encoder hold a head token (the user) and L digits an item; a row has M questions, each about what
+    follows its first so many items. Decoder rows are questions: those of a history share its encoder states.
     """
 
     def __init__(self, config: IdNetworkConfig, vocabulary: int, written: int, length: int) -> None:
@@ -95,9 +95,7 @@ class IdModel(nn.Module):
                 self.length, rounding_mode="floor"
             )
             visible_BQS = visible_BQS & (item_S[:, None] >= item_S)
-        states_BSD = self.t5.encoder(
-            input_ids=tokens_BS, attention_mask=self._additive(visible_BQS)
-        ).last_hidden_state
+        states_BSD = self.t5.encoder(input_ids=tokens_BS, attention_mask=self._additive(visible_BQS)).last_hidden_state
         return states_BSD, there_BS
 
     def forward(self, tokens_BS: Tensor, known_BM: Tensor, answers_BML: Tensor) -> Tensor:
@@ -162,8 +160,7 @@ class GrowingIds:
             past_key_values=self.cache,
             use_cache=True,
         ).last_hidden_state
-        logits_BQV = self.model.logits(hidden_N1D[:, 0]).float().view(*tokens_BQ.shape, -1)
-        return logits_BQV
+        return self.model.logits(hidden_N1D[:, 0]).float().view(*tokens_BQ.shape, -1)
 
     def keep(self, rows_B: Tensor) -> None:
         """See `tree.Growth`."""

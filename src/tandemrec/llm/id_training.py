@@ -37,7 +37,7 @@ class IdTrainingConfig(Config):
     alone."""
 
     select_on: Literal["ndcg@10", "loss"] = "ndcg@10"
-    """What chooses the epoch on the validation part: the lists that decoding gives, or the likelihood of the targets."""
+    """What chooses the epoch on the validation part: the lists that decoding gives, or the targets' likelihood."""
 
     judged: int | None = Field(2000, ge=1)
     """Validation examples that choose the epoch, drawn from the seed; null: all."""
@@ -104,6 +104,15 @@ class Rows:
     items: Ragged
     known: Ragged
     answers: Ragged
+
+    @classmethod
+    def of(cls, examples: Examples, max_items: int) -> Rows:
+        """One question a row: the first target of every example that has one."""
+        asked = examples.take(np.flatnonzero(examples.target.lengths))
+        recent = asked.history.tail(max_items)
+        known = Ragged.from_lengths(recent.lengths.astype(np.int32), np.ones(len(asked), np.int64))
+        first = Ragged(asked.target.values, asked.target.starts, asked.target.starts + 1)
+        return cls(asked.user.astype(np.int64), recent, known, first)
 
     def __len__(self) -> int:
         return len(self.user)

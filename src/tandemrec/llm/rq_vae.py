@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,9 @@ from tandemrec.training import Task, TrainingConfig, train
 
 REVIVED = "revived_epoch"
 """What a checkpoint remembers: the last epoch whose dead codes were revived."""
+
+START_ROUNDS = 20
+"""Rounds of k-means that the codebooks start with."""
 
 
 class RQVAEConfig(Config):
@@ -75,7 +79,8 @@ class RQVAE(nn.Module):
             loss_B = loss_B + self.commitment * (residual_BD - entry_BD.detach()).square().sum(1)
             total_BD, residual_BD = total_BD + entry_BD, residual_BD - entry_BD
         passed_BD = latent_BD + (total_BD - latent_BD).detach()
-        return loss_B + (x_BD - self.decoder(passed_BD)).square().sum(1)
+        reconstruction_B: Tensor = (x_BD - self.decoder(passed_BD)).square().sum(1)
+        return loss_B + reconstruction_B
 
     @torch.no_grad()
     def codes(self, x_ND: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,7 +115,8 @@ class _Learning(Task[IntArray]):
         if epoch == 0:
             with torch.no_grad():
                 latent_ND = self.module.encoder(self.x_ND)
-                self.module.books_LKD.copy_(residual_kmeans(latent_ND, *self.module.books_LKD.shape[:2], rng, 20)[0])
+                books_LKD, _ = residual_kmeans(latent_ND, self.config.levels, self.config.codes, rng, START_ROUNDS)
+                self.module.books_LKD.copy_(books_LKD)
         else:
             revive(self.module, self.x_ND, rng)
 
@@ -160,6 +166,6 @@ def fit_rq_vae(
 
 def _layers(widths: Sequence[int]) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for n_in, n_out in zip(widths, widths[1:], strict=False):
+    for n_in, n_out in pairwise(widths):
         layers += [nn.Linear(n_in, n_out), nn.ReLU()]
     return nn.Sequential(*layers[:-1])

@@ -144,7 +144,7 @@ def decode_titles(
     """
     width = beams or k
     excluded = [sorted(items) for items in exclude] if exclude is not None else [[] for _ in prompts]
-    start = lm if callable(lm) else partial(_grown, lm)
+    start = partial(_grown, lm) if isinstance(lm, LanguageModel) else lm
 
     def answer(chunk: list[int]) -> list[Answers]:
         closed_BE = trie.closed([excluded[i] for i in chunk])

@@ -17,7 +17,7 @@ from tandemrec.data.examples import Examples
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
 from tandemrec.evaluation.evaluate import validation_figures
-from tandemrec.llm.id_model import FIRST_DIGIT, IdModel, IdNetworkConfig, grow_ids
+from tandemrec.llm.id_model import IdModel, IdNetworkConfig, grow_ids
 from tandemrec.llm.id_training import IdTask, IdTrainingConfig, Rows, Tokens, training_rows
 from tandemrec.llm.semantic_ids import SemanticIds, SemanticIdsConfig, build_semantic_ids
 from tandemrec.llm.trie import Trie, decode_titles
@@ -55,8 +55,8 @@ class TIGERConfig(Config):
     """Histories that are answered at once."""
 
     train_on: str | None = None
-    """The selector of the recipe's `selection` part whose choice of training examples it learns from (`learning.samples`
-    must be `examples` or `prefixes`); null: all."""
+    """The selector of the recipe's `selection` part whose choice of training examples it learns from, with
+    `learning.samples` of `examples` or `prefixes`; null: all."""
 
     @model_validator(mode="after")
     def _a_choice_is_of_examples(self) -> Self:
@@ -83,8 +83,6 @@ class TIGER(Recommender):
         ids: of all items.
     """
 
-    needs_training_examples = True
-
     def __init__(self, config: TIGERConfig | None = None, semantic_ids: Path | None = None) -> None:
         """Configure.
 
@@ -107,7 +105,7 @@ class TIGER(Recommender):
         """
         ids, about = self._ids_of(split.dataset, seed, workspace)
         if len(ids) != split.n_items:
-            raise InputError(f"{self.semantic_ids} has ids of {len(ids):,} items, {split.dataset.name} has {split.n_items:,}")
+            raise InputError(f"{self.semantic_ids} has ids of {len(ids):,} items, the data have {split.n_items:,}")
         learning = self.config.learning
         shared = self.config.network.reading == "causal"
         rows = training_rows(split, learning.samples, self.config.max_items, shared=shared)
@@ -140,7 +138,7 @@ class TIGER(Recommender):
             self._catalogue(),
             k,
             beams=max(k, self.config.beams),
-            exclude=[{*row, *closed} for row in seen],
+            exclude=[[*row, *closed] for row in seen],
             batch_size=self.config.batch_size,
         )
 
@@ -223,7 +221,7 @@ class TIGER(Recommender):
         return self._trie
 
     def _judge(self, task: IdTask, valid: Examples) -> dict[str, float]:
-        likelihood = {"log_likelihood": task.log_likelihood(_asked(valid, self.config.max_items))}
+        likelihood = {"log_likelihood": task.log_likelihood(Rows.of(valid, self.config.max_items))}
         if self.config.learning.select_on == "loss":
             return likelihood
         return validation_figures(self, valid) | likelihood
@@ -234,12 +232,3 @@ def _drawn(examples: Examples, n: int | None, seed: int) -> Examples:
     if n is None or n >= len(examples):
         return examples
     return examples.take(np.sort(np.random.default_rng([seed, 2]).choice(len(examples), n, replace=False)))
-
-
-def _asked(examples: Examples, max_items: int) -> Rows:
-    """Examples with a target as rows of one question, about the first target."""
-    asked = examples.take(np.flatnonzero(examples.target.lengths))
-    recent = asked.history.tail(max_items)
-    known = type(recent).from_lengths(recent.lengths.astype(np.int32), np.ones(len(asked), np.int64))
-    first = type(recent)(asked.target.values, asked.target.starts, asked.target.starts + 1)
-    return Rows(asked.user.astype(np.int64), recent, known, first)
