@@ -20,6 +20,9 @@ from tandemrec.llm.model import LanguageModel, find_folder
 from tandemrec.recommender import Config
 from tandemrec.training import default_device
 
+DENSE = 1000
+"""Texts or words up to which singular values are computed densely."""
+
 ENCODED_TEXTS = 64
 """Texts that a sentence encoder reads at once."""
 
@@ -115,9 +118,11 @@ def item_texts(dataset: Dataset, columns: Sequence[str] | None = None) -> list[s
     for name in columns or ():
         if name not in there:
             raise InputError(f"key 'content.columns': found '{name}', the items' columns of text are: {there}")
-    rows = dataset.items.select(there if columns is None else list(columns)).iter_rows()
-    words = ([", ".join(value) if isinstance(value, list) else value for value in row if value] for row in rows)
-    return ["; ".join([title, *attributes]) for title, attributes in zip(dataset.titles, words, strict=True)]
+    titled = dataset.items.select(pl.Series("title", dataset.titles), *(there if columns is None else columns))
+    return [
+        "; ".join(", ".join(value) if isinstance(value, list) else value for value in row if value)
+        for row in titled.iter_rows()
+    ]
 
 
 def _tf_idf(different: list[str], texts: list[str], config: TfIdfConfig) -> Tensor:
@@ -153,13 +158,18 @@ def _tf_idf(different: list[str], texts: list[str], config: TfIdfConfig) -> Tens
 
 def _reduced(matrix: Any, dim: int) -> np.ndarray:
     """U·S of the largest singular values; each direction with its largest entry positive."""
-    kept = min(dim, min(matrix.shape) - 1)
-    # A fixed start: the default one is random.
-    u, s, _ = svds(matrix, k=kept, v0=np.ones(min(matrix.shape)) / np.sqrt(min(matrix.shape)), solver="arpack")
-    order = np.argsort(-s, kind="stable")
+    least = min(matrix.shape)
+    if least <= max(DENSE, dim + 1):
+        u, s, _ = np.linalg.svd(matrix.toarray(), full_matrices=False)
+        kept = min(dim, int((s > 1e-9 * s[0]).sum()))
+    else:
+        # A fixed start, since the default one is random; a matrix of so low a rank that it is not enough is small.
+        u, s, _ = svds(matrix, k=dim, v0=np.ones(least) / np.sqrt(least), solver="arpack")
+        kept = dim
+    order = np.argsort(-s, kind="stable")[:kept]
     vectors = u[:, order] * s[order]
     signs = np.sign(vectors[np.abs(vectors).argmax(0), np.arange(kept)])
-    return np.asarray(vectors * np.where(signs == 0, 1, signs))
+    return np.asarray(vectors * signs)
 
 
 @torch.no_grad()
