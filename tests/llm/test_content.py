@@ -82,9 +82,7 @@ def test_a_language_model_reads_every_text(shop: Dataset, tiny: Callable[[str], 
         LanguageModelVectorsConfig(path="nowhere").check()
 
 
-def test_a_sentence_encoder_averages_over_the_tokens(
-    shop: Dataset, tiny: Callable[[str], str], tmp_path: Path
-) -> None:
+def test_a_sentence_encoder_averages_over_the_tokens(shop: Dataset, tiny: Callable[[str], str], tmp_path: Path) -> None:
     folder = tiny("llama")
     config = SentenceEncoderConfig(path=folder, max_tokens=16)
     found = content_vectors(shop, config)

@@ -114,7 +114,9 @@ def test_the_loss_is_that_of_one_pass_a_target(reading: Reading) -> None:
     ids = SemanticIds.of_codes(np.stack(np.divmod(np.arange(split.n_items) // 2, 4), 1), 4)
     tokens = Tokens(ids, users=3, max_items=4)
     torch.manual_seed(0)
-    config = IdNetworkConfig(dim=16, encoder_layers=1, decoder_layers=1, heads=2, head_dim=8, dropout=0, reading=reading)
+    config = IdNetworkConfig(
+        dim=16, encoder_layers=1, decoder_layers=1, heads=2, head_dim=8, dropout=0, reading=reading
+    )
     model = IdModel(config, tokens.vocabulary, tokens.first_user, ids.length).eval()
     rows = training_rows(split, "sequences", 4, shared=reading == "causal")
     settings = IdTrainingConfig(batch_size=6, micro_batch_tokens=40)

@@ -83,9 +83,7 @@ def test_ids_come_from_the_catalogue_and_a_seed(quantiser: dict[str, Any], toy: 
     assert len(told["levels"]) == 2
     example = told["neighbours"][0]
     assert example["title"] == toy.titles[0]
-    assert example["nearest"] == [
-        {"title": toy.titles[item], "shared": shared} for item, shared in one.nearest(0, 3)
-    ]
+    assert example["nearest"] == [{"title": toy.titles[item], "shared": shared} for item, shared in one.nearest(0, 3)]
 
 
 def test_residual_kmeans_names_a_series_by_its_first_digit(toy: Dataset, tmp_path: Path) -> None:

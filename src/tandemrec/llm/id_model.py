@@ -82,9 +82,13 @@ class IdModel(nn.Module):
             decoder_start_token_id=PAD,
             pad_token_id=PAD,
             eos_token_id=None,
+            tie_word_embeddings=False,  # says that states are not scaled; the head is tied all the same
             attn_implementation=SHARED,
         )
         self.t5: Any = T5ForConditionalGeneration(shape)
+        # T5's embeddings start at 1 and its states are scaled down instead, which Adafactor's relative steps expect;
+        # AdamW's absolute ones would take an epoch to make any digit likely.
+        nn.init.normal_(self.t5.shared.weight, std=config.dim**-0.5)
 
     def encode(self, tokens_BS: Tensor) -> tuple[Tensor, Tensor]:
         """States (B, S, D) of padded histories, and which of their places hold tokens, (B, S)."""
@@ -123,7 +127,7 @@ class IdModel(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """What the library's head makes of the decoder's states, for the tokens that can be written."""
-        return nn.functional.linear(hidden * self.t5.model_dim**-0.5, self.t5.lm_head.weight[: self.written])
+        return nn.functional.linear(hidden, self.t5.lm_head.weight[: self.written])
 
     def _additive(self, visible_BQS: Tensor) -> Tensor:
         """A mask (B, 1, Q, S) to add to attention weights."""
