@@ -55,7 +55,7 @@ def test_systems_share_ids_and_learn_from_choices(tmp_path: Path) -> None:
 
 def test_a_choice_needs_examples() -> None:
     system = SYSTEM | {"train_on": "Random", "learning": {"samples": "last"}}
-    with pytest.raises(InputError, match="key 'models.A': train_on chooses among training examples"):
+    with pytest.raises(InputError, match=r"key 'models.A': train_on chooses among training examples"):
         load_recipe(TINY, {"models": {"A": system}, "selection": SELECTION})
     with pytest.raises(InputError, match="learns from the choice of 'Best', which is no selector"):
         load_recipe(TINY, {"models": {"A": SYSTEM | {"train_on": "Best"}}, "selection": SELECTION})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pytest
 import torch
 from transformers import T5ForConditionalGeneration
@@ -75,23 +73,18 @@ def test_what_follows_plays_no_part(reading: Reading) -> None:
 @pytest.mark.parametrize("reading", ["bidirectional", "causal"])
 def test_growing_ids_have_the_probabilities_of_whole_ones(reading: Reading) -> None:
     model, paths = network(reading), answers(3, 2)
-    counts = torch.tensor([[4, 4], [2, 2], [0, 0]])
+    swapped_BQ = torch.tensor([[1, 0]] * 3)
     with torch.no_grad():
-        whole = model(padded(HISTORIES), counts, paths)
+        whole = model(padded(HISTORIES), torch.tensor([[4, 4], [2, 2], [0, 0]]), paths)
         growing, logits_BV = grow_ids(model, HISTORIES)
-        found = [logits_BV.log_softmax(1).gather(1, paths[:, :, 0])]
-        # The two ids change places at every step; then the second prompt leaves.
-        order = [torch.tensor([[0, 1]] * 3), torch.tensor([[1, 0]] * 3), torch.tensor([[0, 1]] * 3)]
-        parents = [torch.zeros(3, 2, dtype=torch.long), torch.tensor([[1, 0]] * 3)]
-        for place, ((_, now), parent) in enumerate(zip(pairwise(order), parents, strict=True)):
-            if place == 1:
-                rows = torch.tensor([0, 2])
-                growing.keep(rows)
-                paths, now, parent = paths[rows], now[rows], parent[rows]
-            mine = paths.gather(1, now[:, :, None].expand(-1, -1, LENGTH))
-            log_p = growing.step(mine[:, :, place], parent).log_softmax(2)
-            taken = log_p.gather(2, mine[:, :, place + 1 : place + 2])[:, :, 0]
-            found.append(torch.empty_like(taken).scatter_(1, now, taken))
-    torch.testing.assert_close(found[0], whole[:, :, 0], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(found[1], whole[:, :, 1], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(found[2], whole[[0, 2]][:, :, 2], atol=1e-5, rtol=1e-5)
+        first = logits_BV.log_softmax(1).gather(1, paths[:, :, 0])
+        # The two ids change places behind the first digit; behind the second one a prompt leaves.
+        logits_BQV = growing.step(paths[:, :, 0], torch.zeros(3, 2, dtype=torch.long))
+        second = logits_BQV.log_softmax(2).gather(2, paths[:, :, 1:2])[:, :, 0]
+        left = torch.tensor([0, 2])
+        growing.keep(left)
+        logits_BQV = growing.step(paths[left][:, :, 1].flip(1), swapped_BQ[left])
+        third = logits_BQV.log_softmax(2).gather(2, paths[left][:, :, 2:3].flip(1))[:, :, 0].flip(1)
+    torch.testing.assert_close(first, whole[:, :, 0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(second, whole[:, :, 1], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(third, whole[left][:, :, 2], atol=1e-5, rtol=1e-5)

@@ -85,7 +85,7 @@ def test_shared_rows_ask_every_question_once(n: list[int], history: int | None, 
     assert len(found) == len(whole)
     for user, seen, answer in found:
         assert seen == whole[user, answer][len(whole[user, answer]) - len(seen) :]  # the latest items, nothing else
-    last = {user: answer for user, answer in sorted(whole)}
+    last = dict(sorted(whole))
     if samples in ("sequences", "last"):
         latest = {(user, answer): seen for user, seen, answer in found}
         assert all(len(latest[key]) == min(k, len(whole[key])) for key in last.items())
@@ -103,7 +103,7 @@ def test_histories_become_tokens() -> None:
     assert tokens.first_user == FIRST_DIGIT + 10
     assert tokens.vocabulary == FIRST_DIGIT + 15
     examples = Examples.from_histories([[1, 2, 3], []], users=[8, -1])
-    digits = (IDS.digits_IL + [FIRST_DIGIT, FIRST_DIGIT + 4, FIRST_DIGIT + 8]).tolist()
+    digits = (IDS.digits_IL + np.array([0, 4, 8]) + FIRST_DIGIT).tolist()
     assert tokens.histories(examples) == [[tokens.first_user + 3, *digits[2], *digits[3]], [NOBODY]]
     assert Tokens(IDS, users=0, max_items=2).histories(examples)[0][0] == NOBODY
 
