@@ -38,6 +38,7 @@ from tandemrec.llm.recommenders.instructed import InstructedConfig
 from tandemrec.llm.recommenders.llara import LLaRA, LLaRAConfig
 from tandemrec.llm.recommenders.ranker import Ranker, RankerConfig
 from tandemrec.llm.recommenders.rater import Rater, RaterConfig
+from tandemrec.llm.recommenders.tiger import TIGER, TIGERConfig
 from tandemrec.llm.recommenders.writer import TitleWriter, WriterConfig
 from tandemrec.recommender import Config, RatingPredictor, Recommender
 
@@ -59,6 +60,7 @@ ModelConfig = Annotated[
     | DCRecConfig
     | BIGRecConfig
     | LLaRAConfig
+    | TIGERConfig
     | InjectionConfig
     | BestConfig
     | AugmentedConfig
@@ -76,7 +78,7 @@ ModelConfig = Annotated[
 System = Recommender | RatingPredictor
 """What a recipe compares: recommenders, or predictors of ratings."""
 
-Maker = Callable[[Any], Recommender]
+Maker = Callable[..., Recommender]
 
 CONVENTIONAL: dict[type[Config], tuple[Maker, Callable[[Path], Recommender], str]] = {
     PopularityConfig: (Popularity, Popularity.load, "conventional/popularity.py"),
@@ -105,6 +107,11 @@ OVERLAYS: dict[type[Config], tuple[Callable[..., System], Callable[..., System],
 }
 """The same for systems over trained systems: those that `partners` names are further arguments."""
 
+IDENTIFIED: dict[type[Config], tuple[Maker, Callable[[Path], Recommender], str]] = {
+    TIGERConfig: (TIGER, TIGER.load, "llm")
+}
+"""The same for systems that name items by semantic ids: their folder is a further argument."""
+
 RATING_SYSTEMS: tuple[type[Config], ...] = (*RATING, AugmentedRatingsConfig, RaterConfig, RatingAggregateConfig)
 """Configs of rating predictors."""
 
@@ -132,6 +139,7 @@ class Materials:
         distilled: its teacher's answers to the training prompts.
         folders: of its trained partners, by name.
         partners: the same, loaded when asked for.
+        semantic_ids: folder of its items' ids.
         instructions: what it is tuned on.
         augmentation: what is added to its training data.
         lists: what its teacher recommends at training positions.
@@ -142,6 +150,7 @@ class Materials:
     distilled: Path | None
     folders: Mapping[str, Path]
     partners: Callable[[str], System]
+    semantic_ids: Path | None = None
     instructions: Path | None = None
     augmentation: Path | None = None
     lists: Path | None = None
@@ -164,7 +173,8 @@ def make_recommender(config: Config, materials: Materials) -> System:
         given = {"language_model": materials.language_model, "instructions": materials.instructions}
         return INSTRUCTED[type(config)](config, *systems, **given)  # type: ignore[arg-type]
     if not isinstance(config, WriterConfig):
-        return (CONVENTIONAL | RATING)[type(config)][0](config)
+        plain: Callable[..., System] = (CONVENTIONAL | RATING | IDENTIFIED)[type(config)][0]
+        return plain(config, materials.semantic_ids) if type(config) in IDENTIFIED else plain(config)
     given = {"teacher": materials.folders.get(config.teacher or ""), "distilled": materials.distilled}
     if isinstance(config, LLaRAConfig):
         given["item_vectors"] = getattr(materials.partners(config.vectors), "item_vectors", None)
@@ -194,7 +204,7 @@ def load_recommender(config: Config, directory: Path, partners: Callable[[str], 
         return INSTRUCTED[type(config)].load(directory, *systems)
     if isinstance(config, WriterConfig):
         return WRITERS[type(config)].load(directory)
-    return (CONVENTIONAL | RATING)[type(config)][1](directory)
+    return (CONVENTIONAL | RATING | IDENTIFIED)[type(config)][1](directory)
 
 
 def predicts_ratings(config: Config) -> bool:
@@ -205,8 +215,8 @@ def predicts_ratings(config: Config) -> bool:
 def code_rooms(config: Config) -> tuple[str, ...]:
     """The code that a model's training runs."""
     shared = ("training", "recommender.py")
-    if type(config) in OVERLAYS:
-        return (OVERLAYS[type(config)][2], *shared)
+    if type(config) in OVERLAYS | IDENTIFIED:
+        return ((OVERLAYS | IDENTIFIED)[type(config)][2], *shared)
     if isinstance(config, WriterConfig | InstructedConfig):
         return ("llm", *shared)
     if isinstance(config, AugmentedConfig | AugmentedRatingsConfig):

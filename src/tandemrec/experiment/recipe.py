@@ -25,6 +25,7 @@ from tandemrec.experiment.search_space import TuningConfig
 from tandemrec.experiment.seeds import derive_seed
 from tandemrec.llm.recommenders.base import LanguageModelUser
 from tandemrec.llm.recommenders.instructed import InstructedConfig
+from tandemrec.llm.recommenders.tiger import TIGERConfig
 from tandemrec.llm.recommenders.writer import WriterConfig
 from tandemrec.recommender import Config
 from tandemrec.selection.config import SelectionConfig
@@ -176,7 +177,7 @@ class Recipe(Config):
     def selector_of(self, name: str) -> str | None:
         """The selector whose choice a model learns from; None: it learns from all training examples."""
         config = self.models[name]
-        return config.train_on if isinstance(config, WriterConfig) else None
+        return config.train_on if isinstance(config, WriterConfig | TIGERConfig) else None
 
     def students(self) -> dict[str, dict[str, str | None]]:
         """The `teacher` of every system that learns from another's lists, and its `plain` self, where there is one."""

@@ -23,6 +23,7 @@ from tandemrec.evaluation.evaluate import Evaluation, EvaluationConfig, evaluate
 from tandemrec.evaluation.ratings import RatingEvaluation, RatingEvaluationConfig, evaluate_ratings
 from tandemrec.experiment.code_version import code_version
 from tandemrec.experiment.foresight import Foresights
+from tandemrec.experiment.identified import semantic_ids
 from tandemrec.experiment.models import Materials, System, code_rooms, load_recommender, make_recommender
 from tandemrec.experiment.mutual import INSTRUCTIONS, Mutual
 from tandemrec.experiment.recipe import Recipe
@@ -164,6 +165,7 @@ class Stages:
             self.bases[name] = base
         lesson = split if choice is None else choice.lesson(split)
         answers = self._distilled(config, lesson, cut, choice)
+        ids = semantic_ids(self, config, split.dataset)
         mutual = Mutual(self, split, cut)
         instructions, augmentation = mutual.instructions(config), mutual.augmented(config)
         identity = base.content if base else folder_identity(config)
@@ -180,6 +182,7 @@ class Stages:
         def make(draft: Path, work: Path) -> dict[str, Any]:
             materials = replace(
                 self.materials(config, base, answers),
+                semantic_ids=ids.path if ids else None,
                 instructions=instructions.path / INSTRUCTIONS if instructions else None,
                 augmentation=augmentation.path / ADDED if augmentation else None,
                 lists=lists.path / LISTS_OF_TEACHER if lists else None,
@@ -199,6 +202,7 @@ class Stages:
             "partners": self.partners(config),
             "distilled": answers.content if answers else None,
             "choice": choice.content if choice else None,
+            **({"semantic_ids": ids.content} if ids else {}),
             **({"instructions": instructions.content} if instructions else {}),
             **({"augmentation": augmentation.content} if augmentation else {}),
             **({"lists": lists.content} if lists else {}),
@@ -207,7 +211,7 @@ class Stages:
             "code": code_version(*code_rooms(config)),
         }
         self.fitted[name] = self.get(f"fit:{name}", depends, make, self.foresights.fit(name, lesson))
-        own = [base, answers, *mutual.origins, instructions, augmentation, lists, thoughts, self.fitted[name]]
+        own = [base, answers, ids, *mutual.origins, instructions, augmentation, lists, thoughts, self.fitted[name]]
         self.needs[name] = self._needed(config, own, choice)
         return self.fitted[name]
 

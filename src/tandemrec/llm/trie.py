@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,9 @@ from tandemrec.recommender import NO_ITEM, Ranking
 
 if TYPE_CHECKING:
     from tandemrec.llm.tree import Growth
+
+Start = Callable[[Sequence[list[int]]], "tuple[Growth, Tensor]"]
+"""Makes prompts ready to grow, and gives the logits (B, V) of what follows them; see `tree.grow`."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ class Trie:
 
 
 def decode_titles(
-    lm: LanguageModel,
+    lm: LanguageModel | Start,
     prompts: Sequence[list[int]],
     trie: Trie,
     k: int,
@@ -126,7 +129,7 @@ def decode_titles(
     titles this is the ranking of the whole catalogue. Probabilities are those of the whole vocabulary.
 
     Args:
-        lm: the model.
+        lm: the model, or what makes prompts of another one ready to grow.
         prompts: token ids, BOS included; negative ones are slots, see `LanguageModel.slots`.
         trie: of the titles, on the model's device.
         k: length of the lists.
@@ -141,10 +144,11 @@ def decode_titles(
     """
     width = beams or k
     excluded = [sorted(items) for items in exclude] if exclude is not None else [[] for _ in prompts]
+    start = partial(_grown, lm) if isinstance(lm, LanguageModel) else lm
 
     def answer(chunk: list[int]) -> list[Answers]:
         closed_BE = trie.closed([excluded[i] for i in chunk])
-        found = _search(lm, [prompts[i] for i in chunk], trie, closed_BE, k, width, length_penalty)
+        found = _search(start, [prompts[i] for i in chunk], trie, closed_BE, k, width, length_penalty)
         return [_items(trie, row, set(excluded[i]), k) for i, row in zip(chunk, found, strict=True)]
 
     settings = [k, width, length_penalty, [[int(i) for i in row] for row in excluded], trie.digest()]
@@ -161,9 +165,15 @@ def _items(trie: Trie, found: list[tuple[int, float]], excluded: set[int], k: in
     return [([item], score) for item, score in pairs[:k]]
 
 
+def _grown(lm: LanguageModel, prompts: Sequence[list[int]]) -> tuple[Growth, Tensor]:
+    from tandemrec.llm.tree import grow
+
+    return grow(lm, prompts)
+
+
 @torch.no_grad()
 def _search(
-    lm: LanguageModel,
+    start: Start,
     prompts: Sequence[list[int]],
     trie: Trie,
     closed_BE: Tensor,
@@ -171,9 +181,7 @@ def _search(
     width: int,
     length_penalty: float,
 ) -> list[list[tuple[int, float]]]:
-    from tandemrec.llm.tree import grow
-
-    growth, logits_BV = grow(lm, prompts)
+    growth, logits_BV = start(prompts)
     return _TitleSearch(trie, growth, logits_BV, closed_BE, k, width, length_penalty).run()
 
 

@@ -1,0 +1,40 @@
+"""The stage of semantic ids: one set for all systems that name items alike, whatever they are trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tandemrec.data.dataset import Dataset
+from tandemrec.experiment.code_version import code_version
+from tandemrec.experiment.seeds import derive_seed
+from tandemrec.experiment.store import Artifact, hash_files, plain
+from tandemrec.llm.recommenders.tiger import TIGERConfig
+from tandemrec.llm.semantic_ids import build_semantic_ids
+from tandemrec.recommender import Config
+
+if TYPE_CHECKING:
+    from tandemrec.experiment.stages import Stages
+
+CODE = (*(f"llm/{name}.py" for name in ("content", "kmeans", "rq_vae", "semantic_ids", "model")), "training")
+
+
+def semantic_ids(stages: Stages, config: Config, dataset: Dataset) -> Artifact | None:
+    """The ids of all items, made from their texts alone; None for a system that needs none."""
+    if not isinstance(config, TIGERConfig):
+        return None
+    seed = derive_seed(stages.recipe.seed, "semantic-ids")
+
+    def make(draft: Path, work: Path) -> dict[str, Any]:
+        report = build_semantic_ids(dataset, config.ids, draft, seed=seed, workspace=work)
+        return report.model_dump(mode="json")
+
+    folder = config.ids.content.folder()
+    depends = {
+        "data": dataset.fingerprint,
+        "config": plain(config.ids),
+        "encoder": None if folder is None else hash_files([path for path in folder.iterdir() if path.is_file()]),
+        "seed": seed,
+        "code": code_version(*CODE),
+    }
+    return stages.get("semantic-ids", depends, make)

@@ -1,0 +1,132 @@
+"""TIGER on a toy catalogue: lists against scoring every item, what is left out, what is stored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from tandemrec.data.examples import Examples
+from tandemrec.data.split import Split
+from tandemrec.errors import InputError
+from tandemrec.evaluation.evaluate import evaluate
+from tandemrec.llm.recommenders.tiger import TIGER, TIGERConfig
+from tandemrec.llm.semantic_ids import SemanticIds
+
+SETTINGS: dict[str, Any] = {
+    "ids": {"quantiser": {"method": "residual-kmeans", "levels": 2, "codes": 5}},
+    "network": {
+        **{"dim": 24, "encoder_layers": 1, "decoder_layers": 1, "heads": 2, "head_dim": 12, "feed_forward": 48},
+        **{"dropout": 0.0, "reading": "causal"},
+    },
+    "user_tokens": 7,
+    "max_items": 6,
+    "batch_size": 16,
+    "learning": {
+        **{"batch_size": 32, "judged": 30},
+        "training": {"epochs": 8, "learning_rate": 5e-3, "patience": None, "validate_every": 4},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def tiger(split: Split) -> TIGER:
+    model = TIGER(TIGERConfig.model_validate(SETTINGS))
+    report = model.fit(split, seed=3)
+    assert report.notes["targets"] == 60 * 5
+    assert report.notes["semantic_ids"]["collision_rate"] > 0  # ten titles of 24 need a further digit
+    assert {"ndcg@10", "hr@10", "log_likelihood"} <= set(report.curve[-1])
+    return model
+
+
+def test_it_learns_what_follows(tiger: TIGER, split: Split) -> None:
+    assert evaluate(tiger, split).metrics["hr@5"]["mean"] > 0.6  # chance: 0.3
+
+
+def test_wide_beams_rank_like_scoring_every_item(tiger: TIGER, split: Split) -> None:
+    found, log_p = tiger.rank(split.test, 24, exclude_seen=False), tiger.log_probabilities(split.test)
+    best = log_p.sort(1, descending=True)
+    np.testing.assert_allclose(found.scores, best.values, atol=1e-4)
+    np.testing.assert_allclose(found.scores, log_p.gather(1, torch.from_numpy(found.items).long()), atol=1e-4)
+    assert all(sorted(row) == list(range(24)) for row in found.items.tolist())
+    assert float(log_p.exp().sum(1).max()) <= 1 + 1e-5  # what is left over are ids that no item has
+
+
+def test_narrow_beams_name_existing_items_with_exact_scores(tiger: TIGER, split: Split) -> None:
+    tiger.config, whole = tiger.config.model_copy(update={"beams": 2}), tiger.config
+    found, log_p = tiger.rank(split.test, 2, exclude_seen=False), tiger.log_probabilities(split.test)
+    tiger.config = whole
+    assert (found.items >= 0).all()
+    assert (found.items[:, 0] != found.items[:, 1]).all()
+    np.testing.assert_allclose(found.scores, log_p.gather(1, torch.from_numpy(found.items).long()), atol=1e-4)
+
+
+def test_what_may_not_be_recommended_is_left_out(tiger: TIGER, split: Split) -> None:
+    candidates = np.arange(24) % 3 > 0
+    found, log_p = tiger.rank(split.test, 24, candidates=candidates), tiger.log_probabilities(split.test)
+    for row, (items, seen) in enumerate(zip(found.items.tolist(), split.test.seen, strict=True)):
+        allowed = [item for item in range(24) if candidates[item] and item not in seen]
+        assert sorted(item for item in items if item >= 0) == allowed
+        order = sorted(allowed, key=lambda item: -float(log_p[row, item]))
+        assert items[:3] == order[:3]
+        assert items[len(allowed) :] == [-1] * (24 - len(allowed))
+
+
+def test_answers_depend_on_nothing_but_user_and_history(tiger: TIGER, split: Split) -> None:
+    together = tiger.rank(split.test, 5)
+    alone = tiger.rank(split.test.take(slice(7, 8)), 5)
+    np.testing.assert_array_equal(together.items[7], alone.items[0])
+    strangers = tiger.rank(Examples.from_histories([[1, 2, 3], []]), 5)
+    assert (strangers.items >= 0).all()
+
+
+def test_saved_and_loaded_it_is_the_same(tiger: TIGER, split: Split, tmp_path: Path) -> None:
+    tiger.save(tmp_path)
+    again = TIGER.load(tmp_path)
+    assert torch.equal(again.log_probabilities(split.test), tiger.log_probabilities(split.test))
+    assert again.config == tiger.config
+    assert {path.suffix for path in tmp_path.iterdir()} <= {".json", ".parquet", ".safetensors"}
+    again.save(tmp_path / "twice")
+    assert (tmp_path / "twice" / "ids.json").read_bytes() == (tmp_path / "ids.json").read_bytes()
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"there is no model.safetensors"):
+        TIGER.load(tmp_path)
+
+
+def test_a_seed_gives_the_same_model(tiger: TIGER, split: Split, tmp_path: Path) -> None:
+    again = TIGER(TIGERConfig.model_validate(SETTINGS))
+    again.fit(split, seed=3, workspace=tmp_path)
+    assert again.ids is not None
+    assert tiger.ids is not None
+    np.testing.assert_array_equal(again.ids.digits_IL, tiger.ids.digits_IL)
+    assert torch.equal(again.log_probabilities(split.test), tiger.log_probabilities(split.test))
+
+
+def test_ids_that_were_built_are_used_and_must_fit(split: Split, tmp_path: Path) -> None:
+    codes = np.stack(np.divmod(np.arange(24), 5), 1)
+    SemanticIds.of_codes(codes, 5).save(tmp_path, {"of": "hand"})
+    config = TIGERConfig.model_validate(
+        SETTINGS | {"learning": {"select_on": "loss", "training": {"epochs": 1, "patience": None}}}
+    )
+    model = TIGER(config, tmp_path)
+    report = model.fit(split, seed=0)
+    assert report.notes["semantic_ids"] == {"of": "hand"}
+    assert report.best_value == report.curve[0]["log_likelihood"]
+    assert model.ids is not None
+    np.testing.assert_array_equal(model.ids.digits_IL, codes)
+    SemanticIds.of_codes(codes[:20], 5).save(tmp_path, {})
+    with pytest.raises(InputError, match="has ids of 20 items, the data have 24"):
+        TIGER(config, tmp_path).fit(split)
+
+
+def test_settings_that_cannot_work_are_refused() -> None:
+    with pytest.raises(ValidationError, match="must be examples or prefixes, found sequences"):
+        TIGERConfig.model_validate({"train_on": "Random"})
+    with pytest.raises(InputError, match="there is no model folder"):
+        TIGERConfig.model_validate({"ids": {"content": {"kind": "language-model", "path": "nowhere"}}}).check()
+    with pytest.raises(RuntimeError, match="must be fitted or loaded first"):
+        TIGER().rank(Examples.from_histories([[0]]), 1)

@@ -1,0 +1,98 @@
+"""Content vectors: TF-IDF against a slow reference, encoders against single texts."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from tandemrec.data.dataset import Dataset
+from tandemrec.errors import InputError
+from tandemrec.llm import content as module
+from tandemrec.llm.content import (
+    LanguageModelVectorsConfig,
+    SentenceEncoderConfig,
+    TfIdfConfig,
+    content_vectors,
+    item_texts,
+    mean_pooled,
+)
+from tandemrec.llm.model import LanguageModel
+
+TITLES = ["Red Dragon", "red dragon, red robot", "Blue robot", "Ocean", "Ocean", "blue ocean robot", None]
+
+
+@pytest.fixture
+def shop() -> Dataset:
+    items = pl.DataFrame(
+        {"item_id": range(7), "title": TITLES, "maker": ["A", None, "B", "B", "B", "A", "A"], "tags": [["x", "y"]] * 7}
+    )
+    events = pl.DataFrame({"user_id": [0] * 7, "item_id": range(7), "timestamp": range(7)})
+    return Dataset.from_frames(events, items)
+
+
+def test_texts_are_titles_with_their_attributes(shop: Dataset) -> None:
+    assert item_texts(shop)[:2] == ["Red Dragon; A; x, y", "red dragon, red robot; x, y"]
+    assert item_texts(shop, ["maker"])[2] == "Blue robot; B"
+    assert item_texts(shop, [])[6] == "6"  # an item without a title answers with its id
+    with pytest.raises(InputError, match="found 'brand', the items' columns of text are"):
+        item_texts(shop, ["brand"])
+
+
+def test_tf_idf_keeps_the_cosines_of_weighted_words(shop: Dataset) -> None:
+    found = content_vectors(shop, TfIdfConfig(columns=("maker",), dim=64)).double()
+    rows = [Counter(re.findall(r"\w+", text.lower())) for text in item_texts(shop, ["maker"])]
+    within = Counter(word for row in rows for word in row)
+    wide = np.zeros((7, len(within)))
+    for item, row in enumerate(rows):
+        for column, word in enumerate(sorted(within)):
+            if word in row and within[word] >= 2:
+                wide[item, column] = (1 + math.log(row[word])) * (math.log((1 + 7) / (1 + within[word])) + 1)
+    wide /= np.linalg.norm(wide, axis=1, keepdims=True)
+    np.testing.assert_allclose(found @ found.T, wide @ wide.T, atol=1e-5)
+    assert torch.equal(found[3], found[4])
+    assert torch.equal(found, content_vectors(shop, TfIdfConfig(columns=("maker",), dim=64)).double())
+    assert content_vectors(shop, TfIdfConfig(dim=2)).shape == (7, 2)
+
+
+def test_a_sparse_decomposition_keeps_what_a_dense_one_does(shop: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    dense = content_vectors(shop, TfIdfConfig(dim=3))
+    monkeypatch.setattr(module, "DENSE", 0)
+    torch.testing.assert_close(content_vectors(shop, TfIdfConfig(dim=3)), dense, atol=1e-5, rtol=1e-5)
+
+
+def test_texts_without_common_words_are_refused(shop: Dataset) -> None:
+    with pytest.raises(InputError, match="tf-idf needs words that 9 items share"):
+        content_vectors(shop, TfIdfConfig(columns=(), min_items=9))
+
+
+def test_a_language_model_reads_every_text(shop: Dataset, tiny: Callable[[str], str]) -> None:
+    folder = tiny("llama")
+    found = content_vectors(shop, LanguageModelVectorsConfig(path=folder))
+    alone = LanguageModel.load(folder).encode([item_texts(shop)[2]])
+    torch.testing.assert_close(found[2:3], alone, atol=1e-5, rtol=1e-4)
+    with pytest.raises(InputError, match="there is no model folder"):
+        LanguageModelVectorsConfig(path="nowhere").check()
+
+
+def test_a_sentence_encoder_averages_over_the_tokens(shop: Dataset, tiny: Callable[[str], str], tmp_path: Path) -> None:
+    folder = tiny("llama")
+    config = SentenceEncoderConfig(path=folder, max_tokens=16)
+    found = content_vectors(shop, config)
+    lm = LanguageModel.load(folder)
+    for item in (0, 3):
+        ids = lm.tokenizer(item_texts(shop)[item], return_tensors="pt")["input_ids"][:, :16]
+        with torch.no_grad():
+            wanted = lm.model.model(input_ids=ids).last_hidden_state[0].mean(0)
+        torch.testing.assert_close(found[item], wanted, atol=1e-5, rtol=1e-4)
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(InputError, match="is no readable sentence encoder"):
+        mean_pooled(["a"], str(tmp_path), 8)
