@@ -29,7 +29,7 @@ SASREC = {"model": "sasrec", "dim": 8, "max_length": 5, "blocks": 1, "training":
 GRU = {"model": "gru4rec", "dim": 8, "hidden": 8, "max_length": 5, "training": BRIEF}
 
 
-def thoughts_of(split: Split, folder: Path, count: int = 60) -> Path:
+def thoughts_of(split: Split, folder: Path, count: int = 60, size: int = 6) -> Path:
     """What a language model would have thought, with random vectors."""
     asked = draw_questions(split, count, seed=2)
     frame = pl.DataFrame(
@@ -42,7 +42,7 @@ def thoughts_of(split: Split, folder: Path, count: int = 60) -> Path:
         }
     )
     rng = torch.Generator().manual_seed(1)
-    vectors = {"thoughts": torch.randn(len(asked), 6, generator=rng), "titles": torch.randn(24, 6, generator=rng)}
+    vectors = {name: torch.randn(n, size, generator=rng) for name, n in (("thoughts", len(asked)), ("titles", 24))}
     folder.mkdir(exist_ok=True)
     frame.write_parquet(folder / "thoughts.parquet")
     save_file(vectors, folder / "thoughts.safetensors")

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tandemrec.aggregation.work
-import tandemrec.augmentation.work
 import tandemrec.conventional.direct.work
 import tandemrec.conventional.rating.work
 import tandemrec.conventional.sequential.work  # noqa: F401
+from tandemrec.augmentation.dllm2rec import DLLM2RecConfig
+from tandemrec.augmentation.llm_cf import LLMCFConfig
+from tandemrec.augmentation.work import lists_work, thoughts_work
 from tandemrec.data.split import Split
 from tandemrec.evaluation.evaluate import EvaluationConfig
 from tandemrec.experiment.store import plain
@@ -76,6 +78,23 @@ class Foresights:
             return replace(distil_work(config, distil, self._scene(teacher, lesson)), examples=len(lesson.train))
 
         return Foresight(self._config(teacher), work)
+
+    def lists(self, config: DLLM2RecConfig, split: Split) -> Foresight:
+        """What a teacher recommends at training positions."""
+
+        def work(teacher: Config) -> Work | None:
+            return lists_work(teacher, config.lists, self._scene(config.teacher, split))
+
+        return Foresight(self._config(config.teacher), work)
+
+    def thoughts(self, name: str, split: Split) -> Foresight:
+        """Chains of thought about training examples."""
+
+        def work(config: Config) -> Work | None:
+            assert isinstance(config, LLMCFConfig)
+            return thoughts_work(config, self._scene(name, split))
+
+        return Foresight(self._config(name), work)
 
     def language_model(self, config: LanguageModelUser, split: Split) -> Foresight:
         """Building a nano model."""

@@ -170,7 +170,7 @@ class Stages:
         instructions, augmentation = mutual.instructions(config), mutual.augmented(config)
         identity = base.content if base else folder_identity(config)
         taught = Taught(self, split, cut)
-        lists, thoughts = taught.lists(config), taught.thoughts(config, base, identity)
+        lists, thoughts = taught.lists(config), taught.thoughts(name, base, identity)
         seed = self.recipe.fit_seed(name)
         if instructions is not None:
             self.instructions[name] = instructions

@@ -52,16 +52,17 @@ class Taught:
             "seed": seed if config.lists.sample is not None else None,
             "code": code_version("augmentation/teacher_lists.py", *code_rooms(model)),
         }
-        return stages.get(f"lists:{teacher}", depends, make)
+        return stages.get(f"lists:{teacher}", depends, make, stages.foresights.lists(config, self.split))
 
-    def thoughts(self, config: Config, base: Artifact | None, identity: Any) -> Artifact | None:
+    def thoughts(self, name: str, base: Artifact | None, identity: Any) -> Artifact | None:
         """Chains of thought about training examples; the same for all systems that ask the same model for the same.
 
         Args:
-            config: of the system.
+            name: of the system.
             base: the language model that was built for it.
             identity: content of that, or of the folder of one that exists.
         """
+        config = self.stages.recipe.models[name]
         if not isinstance(config, LLMCFConfig):
             return None
         seed = derive_seed(self.stages.recipe.seed, "thoughts")
@@ -79,4 +80,4 @@ class Taught:
             "seed": seed,
             "code": code_version("augmentation/thoughts.py", "augmentation/thought_scores.py", "llm"),
         }
-        return self.stages.get("thoughts", depends, make)
+        return self.stages.get("thoughts", depends, make, self.stages.foresights.thoughts(name, self.split))

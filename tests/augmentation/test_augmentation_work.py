@@ -1,0 +1,80 @@
+"""What students and LLM-CF say they take, against torch's flop counter on whole trainings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tandemrec.augmentation.dllm2rec import DLLM2Rec, DLLM2RecConfig
+from tandemrec.augmentation.llm_cf import LLMCF, LLMCFConfig
+from tandemrec.augmentation.work import asked_positions, lists_work, thoughts_work
+from tandemrec.conventional.sequential.sasrec import SASRecConfig
+from tandemrec.data.split import Split
+from tandemrec.llm.reader import reader_of
+from tandemrec.llm.recommenders.base import PretrainedConfig
+from tandemrec.recommender import Config
+from tandemrec.work import Scene, answer_work, fit_work
+from tests.augmentation.test_dllm2rec import lists_file
+from tests.augmentation.test_llm_cf import thoughts_of
+from tests.counted import counted
+
+ONCE = {"epochs": 1, "patience": None, "clip_norm": None}
+SASREC: dict[str, Any] = {"model": "sasrec", "dim": 16, "max_length": 5, "blocks": 1, "training": ONCE}
+
+
+@pytest.mark.parametrize("student", ["sasrec", "dros"])
+def test_a_student_takes_the_flops_it_says(split: Split, tmp_path: Path, nano_folder: Path, student: str) -> None:
+    plain = SASREC if student == "sasrec" else {"model": "dros", "backbone": SASREC}
+    settings = {"student": plain, "teacher": "T", "lists": {"items": 4}, "ranking": {"robust": student == "dros"}}
+    config = DLLM2RecConfig.model_validate(settings)
+    reader = reader_of(PretrainedConfig(path=str(nano_folder)), split.dataset)
+    teacher = LLMCFConfig(lm=PretrainedConfig(path=str(nano_folder)))
+    systems: dict[str, Config] = {"T": teacher}
+    scene = Scene(split, systems, readers={"T": reader})
+    said, without = fit_work(config, scene), fit_work(config.student, scene)
+    assert said is not None
+    assert without is not None
+    model = DLLM2Rec(config, lists_file(split, tmp_path), torch.randn(24, reader.width))
+    assert counted(lambda: model.fit(split)) == pytest.approx(said.flops, rel=0.15)
+    assert said.flops > 1.02 * without.flops
+    assert said.steps == without.steps
+    assert answer_work(config, scene, split.test) == answer_work(config.student, scene, split.test)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.3])
+def test_llm_cf_takes_the_flops_it_says(split: Split, tmp_path: Path, nano_folder: Path, share: float) -> None:
+    lm = {"build": "pretrained", "path": str(nano_folder)}
+    settings = {"lm": lm, "backbone": SASREC, "share": share, "reconstruction": 1, "thoughts": {"questions": 60}}
+    config = LLMCFConfig.model_validate(settings)
+    reader = reader_of(config.lm, split.dataset)
+    scene = Scene(split, {}, reader=reader)
+    said = fit_work(config, scene)
+    assert said is not None
+    model = LLMCF(config, thoughts_of(split, tmp_path / "thoughts", size=reader.width))
+    assert counted(lambda: model.fit(split)) == pytest.approx(said.flops, rel=0.2)
+    answered = answer_work(config, scene, split.test)
+    assert answered is not None
+    assert counted(lambda: model.scores(split.test)) == pytest.approx(answered.flops, rel=0.2)
+
+
+def test_lists_and_thoughts_are_foreseen(split: Split, nano_folder: Path) -> None:
+    teacher, scene = SASRecConfig.model_validate(SASREC), Scene(split, {})
+    lists = DLLM2RecConfig.model_validate({"student": SASREC, "teacher": "T", "lists": {"sample": 30}}).lists
+    every = lists.model_copy(update={"sample": None, "positions": "sequences"})
+    assert asked_positions(lists, split) == 30
+    assert asked_positions(every, split) == len(split.train)
+    few, all_of_them = (lists_work(teacher, some, scene) for some in (lists, every))
+    assert few is not None
+    assert all_of_them is not None
+    assert all_of_them.flops == pytest.approx(few.flops * len(split.train) / 30)
+    config = LLMCFConfig.model_validate({"lm": {"build": "pretrained", "path": str(nano_folder)}})
+    reading = Scene(split, {}, reader=reader_of(config.lm, split.dataset))
+    thought = thoughts_work(config, reading)
+    assert thought is not None
+    # As many tokens as there is room for, for each of three thoughts about every training example.
+    assert thought.written == pytest.approx(len(split.train) * 3 * 64)
+    chat = config.model_copy(update={"chat": object()})
+    assert thoughts_work(chat, reading) is None
