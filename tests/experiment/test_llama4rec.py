@@ -189,9 +189,10 @@ def test_hints_come_from_a_model_that_has_not_seen_the_answers(tmp_path: Path) -
 
 
 def test_a_rating_run(tmp_path: Path) -> None:
-    finished = run(load_recipe(RATING), tmp_path / "run", store=tmp_path / "store")
+    recipe = load_recipe(RATING, {"models.FM+DA.rounds": 2})
+    finished = run(recipe, tmp_path / "run", store=tmp_path / "store")
     rows = {row["system"]: row["metrics"]["rmse"]["mean"] for row in finished.results["leaderboard"]}
-    assert set(rows) == {"Biased MF", "Rater", "FM+DA", "Llama4Rec"}
+    assert set(rows) == {"Biased MF", "Rater", "FM+DA round 1", "FM+DA judge 2", "FM+DA", "Llama4Rec"}
     assert np.isfinite(list(rows.values())).all()
     weights = json.loads((finished.artifact("fit:Llama4Rec").path / "choice.json").read_text())["weighting"]
     assert weights["method"] == "adaptive"
