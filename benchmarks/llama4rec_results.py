@@ -144,7 +144,12 @@ def _section(name: str, content: Mapping[str, Any]) -> list[str]:
         ]
         for pair in content["pairs"]
     ]
-    certain = [f"{pair['system']} against {pair['other']}" for pair in content["pairs"] if pair["p_holm"] < 0.05]
+    better = -1 if "rmse" in metrics else 1
+    certain = [
+        f"{pair['system']} {'better' if better * pair['difference'] > 0 else 'worse'} than {pair['other']}"
+        for pair in content["pairs"]
+        if pair["p_holm"] < 0.05
+    ]
     verdict = f"Certain after correction: {'; '.join(certain)}." if certain else "No difference is certain."
     bounds = [
         f"{row['system']}: reach {row['bounds']['reach']:.4f}, shuffled {row['bounds']['shuffled']:.4f}, best order "

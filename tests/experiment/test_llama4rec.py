@@ -15,6 +15,7 @@ from tandemrec.errors import InputError
 from tandemrec.experiment.recipe import load_recipe
 from tandemrec.experiment.run import Run, run
 from tandemrec.experiment.store import StageEvent
+from tests.report.test_html import Reader
 
 BRIEF = {"epochs": 1, "learning_rate": 0.001, "patience": None}
 INSTRUCTED: dict[str, Any] = {
@@ -95,6 +96,7 @@ def check_gains(finished: Run, systems: set[str]) -> None:
         text = (finished.path / page).read_text(encoding="utf-8")
         for heading in (f"Gain in {metric} by user activity", "Weight by activity", "What asking costs"):
             assert heading in text
+    assert Reader(text).open == []
     profile = models["Llama4Rec"]["notes"]["weight_by_activity"]
     assert all(a["interactions"] < b["interactions"] and a["weight"] >= b["weight"] for a, b in pairwise(profile))
     asked = [report["notes"]["answers"] for report in models.values() if "answers" in report["notes"]]
@@ -189,9 +191,10 @@ def test_hints_come_from_a_model_that_has_not_seen_the_answers(tmp_path: Path) -
 
 
 def test_a_rating_run(tmp_path: Path) -> None:
-    finished = run(load_recipe(RATING), tmp_path / "run", store=tmp_path / "store")
+    recipe = load_recipe(RATING, {"models.FM+DA.rounds": 2})
+    finished = run(recipe, tmp_path / "run", store=tmp_path / "store")
     rows = {row["system"]: row["metrics"]["rmse"]["mean"] for row in finished.results["leaderboard"]}
-    assert set(rows) == {"Biased MF", "Rater", "FM+DA", "Llama4Rec"}
+    assert set(rows) == {"Biased MF", "Rater", "FM+DA round 1", "FM+DA judge 2", "FM+DA", "Llama4Rec"}
     assert np.isfinite(list(rows.values())).all()
     weights = json.loads((finished.artifact("fit:Llama4Rec").path / "choice.json").read_text())["weighting"]
     assert weights["method"] == "adaptive"
@@ -212,6 +215,7 @@ def test_three_rounds_of_attributes() -> None:
     [
         (TOPK["models"]["MF+DA"] | {"by": "EASE", "rounds": 2}, "'EASE', which adds its data, is tuned on no hints"),
         (TOPK["models"]["MF+DA"] | {"by": "Ranker of EASE", "rounds": 2}, "'Ranker of EASE', which adds"),
+        (TOPK["models"]["MF+DA"] | {"by": "Rankre", "rounds": 2}, "'Rankre', which is no model.*did you mean 'Ranker'"),
         (RANKER | {"base": "Llama4Rec"}, "'Llama4Rec' builds on other systems or a language model"),
         (RANKER | {"base": "MX"}, "builds on 'MX', which is no model of the recipe"),
         (RANKER | {"style": "rating"}, "style 'rating' needs instructions of that task"),

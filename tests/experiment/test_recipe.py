@@ -24,6 +24,12 @@ def test_bundled_recipes_are_valid_and_say_how_they_are_run(name: str) -> None:
     assert read_recipe(name).startswith(f"# tandem run {name}")
 
 
+def test_overrides_leave_the_callers_mapping_alone() -> None:
+    before = copy.deepcopy(GOOD)
+    load_recipe(GOOD, ["models.EASE.l2=7.5", "seed=3"])
+    assert before == GOOD
+
+
 def test_overrides_reach_any_key() -> None:
     recipe = load_recipe(GOOD, ["models.EASE.l2=7.5", "seed=3", "models.K.N.N.decay=0.5", "evaluation.cutoffs=[1, 10]"])
     assert recipe.models["EASE"].l2 == 7.5  # type: ignore[union-attr]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -231,7 +232,7 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
         InputError: if there is no such recipe, the YAML is broken, a key is unknown or a value is out of bounds.
     """
     if isinstance(source, Mapping):
-        label, tree = "recipe", dict(source)
+        label, tree = "recipe", deepcopy(dict(source))  # overrides are written into it
     else:
         label, tree = str(source), parse_yaml(read_recipe(source), str(source))
     pairs = overrides.items() if isinstance(overrides, Mapping) else (_parse_override(text) for text in overrides)

@@ -24,7 +24,10 @@ def in_rounds(models: Mapping[str, Config]) -> dict[str, Config]:
     """
     found: dict[str, Config] = {}
     for name, config in models.items():
-        if not isinstance(config, AUGMENTED) or config.rounds == 1:
+        unknown = isinstance(config, AUGMENTED) and config.by is not None and config.by not in models
+        if (
+            not isinstance(config, AUGMENTED) or config.rounds == 1 or unknown
+        ):  # the recipe refuses unknown names itself
             found[name] = config
             continue
         for new, system in _rounds(name, config, models):
@@ -39,9 +42,10 @@ def _rounds(
 ) -> list[tuple[str, Config]]:
     first = models.get(config.by or "")
     if not isinstance(first, InstructedConfig) or not first.needs_instructions():
+        judge = "the chat endpoint" if config.by is None else f"'{config.by}'"
         raise ValueError(
-            f"the model '{name}' has {config.rounds} rounds, but '{config.by}', which adds its data, is tuned on no "
-            "hints that could become better: name a ranker or rater with 'finetune' and without 'tuned'"
+            f"the model '{name}' has {config.rounds} rounds, but {judge}, which adds its data, is tuned on no hints "
+            "that could become better: name a ranker or rater with 'finetune' and without 'tuned'"
         )
     systems: list[tuple[str, Config]] = []
     by = config.by
