@@ -56,6 +56,16 @@ def test_wide_beams_rank_like_scoring_every_item(tiger: TIGER, split: Split) -> 
     assert float(log_p.exp().sum(1).max()) <= 1 + 1e-5  # what is left over are ids that no item has
 
 
+def test_among_the_catalogue_all_items_share_a_probability_of_one(split: Split) -> None:
+    learning = {"select_on": "loss", "training": {"epochs": 2, "learning_rate": 5e-3, "patience": None}}
+    model = TIGER(TIGERConfig.model_validate(SETTINGS | {"probabilities": "catalogue", "learning": learning}))
+    report = model.fit(split, seed=0)
+    assert report.curve[0]["log_likelihood"] > -np.log(24) - 0.2  # which ids exist need not be learned
+    log_p, found = model.log_probabilities(split.test), model.rank(split.test, 24, exclude_seen=False)
+    torch.testing.assert_close(log_p.exp().sum(1), torch.ones(len(log_p)))
+    np.testing.assert_allclose(found.scores, log_p.sort(1, descending=True).values, atol=1e-4)
+
+
 def test_narrow_beams_name_existing_items_with_exact_scores(tiger: TIGER, split: Split) -> None:
     tiger.config, whole = tiger.config.model_copy(update={"beams": 2}), tiger.config
     found, log_p = tiger.rank(split.test, 2, exclude_seen=False), tiger.log_probabilities(split.test)
