@@ -10,10 +10,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from tandemrec.data.examples import Examples
+from tandemrec.data.examples import Examples, IntArray
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
 from tandemrec.evaluation.evaluate import evaluate
+from tandemrec.llm.id_training import IdTask
 from tandemrec.llm.recommenders.tiger import TIGER, TIGERConfig
 from tandemrec.llm.semantic_ids import SemanticIds
 
@@ -114,6 +115,31 @@ def test_a_seed_gives_the_same_model(tiger: TIGER, split: Split, tmp_path: Path)
     assert tiger.ids is not None
     np.testing.assert_array_equal(again.ids.digits_IL, tiger.ids.digits_IL)
     assert torch.equal(again.log_probabilities(split.test), tiger.log_probabilities(split.test))
+
+
+def test_a_killed_training_ends_with_the_same_model(
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = {"epochs": 2, "patience": None, "checkpoint_seconds": 0}
+    network = SETTINGS["network"] | {"dropout": 0.2}
+    learning = {"batch_size": 64, "select_on": "loss", "training": training}
+    config = TIGERConfig.model_validate(SETTINGS | {"network": network, "learning": learning})
+    whole = TIGER(config)
+    whole.fit(split, seed=4)
+    loss, calls = IdTask.loss, []
+
+    def killed(self: IdTask, batch: IntArray) -> torch.Tensor:
+        calls.append(batch)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return loss(self, batch)
+
+    monkeypatch.setattr(IdTask, "loss", killed)
+    with pytest.raises(KeyboardInterrupt):
+        TIGER(config).fit(split, seed=4, workspace=tmp_path)
+    again = TIGER(config)
+    again.fit(split, seed=4, workspace=tmp_path)
+    assert torch.equal(again.log_probabilities(split.test), whole.log_probabilities(split.test))
 
 
 def test_ids_that_were_built_are_used_and_must_fit(split: Split, tmp_path: Path) -> None:
