@@ -126,7 +126,8 @@ WORDS = {
     "ml-1m-likes": "MovieLens-1M, likes only (rating ≥ 4), leave-one-out; `tandem run ml-1m-likes`",
     "ml-1m": "MovieLens-1M, 3,416 items, leave-one-out, language models beside conventional ones; `tandem run ml-1m`",
     "amazon-toys": "Amazon Toys and Games 2014, 5-core, leave-one-out, all items; `tandem run amazon-toys`",
-    "tiger/toys": "Amazon Toys and Games 2014, TIGER over semantic ids beside SASRec; `tandem run tiger/toys`",
+    "tiger/toys": "Amazon Toys and Games 2014, TIGER of 2 + 2 layers and eight epochs, still improving; same split as "
+    "the table before; `tandem run tiger/toys`",
     **{
         f"dllm2rec/{name}": f"DLLM2Rec, its teacher and its plain students: {data}; `tandem run dllm2rec/{name}`"
         for name, data in DISTILLED.items()

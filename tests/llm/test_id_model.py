@@ -6,7 +6,16 @@ import pytest
 import torch
 from transformers import T5ForConditionalGeneration
 
-from tandemrec.llm.id_model import FIRST_DIGIT, PAD, IdModel, IdNetworkConfig, Reading, grow_ids
+from tandemrec.llm.id_model import (
+    FIRST_DIGIT,
+    PAD,
+    IdModel,
+    IdNetworkConfig,
+    Reading,
+    children_logsumexp,
+    grow_ids,
+)
+from tandemrec.llm.trie import Trie
 
 LENGTH, VOCABULARY, WRITTEN = 3, 40, 36
 HISTORIES = [[37, *range(5, 17)], [38, 9, 20, 30, 4, 18, 33], [39]]
@@ -88,3 +97,31 @@ def test_growing_ids_have_the_probabilities_of_whole_ones(reading: Reading) -> N
     torch.testing.assert_close(first, whole[:, :, 0], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(second, whole[:, :, 1], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(third, whole[left][:, :, 2], atol=1e-5, rtol=1e-5)
+
+
+def test_sums_over_children_are_those_of_a_loop() -> None:
+    logits_NV = torch.randn(4, 9, generator=torch.Generator().manual_seed(1)) * 40
+    token_N = torch.tensor([-1, 3, 8, 0, 1, 2, 5])
+    begin_N, stop_N = torch.tensor([1, 3, 6, 1]), torch.tensor([3, 6, 7, 7])
+    logits_NV.requires_grad_()
+    found = children_logsumexp(logits_NV, token_N, begin_N, stop_N)
+    rows = [logits_NV[n, token_N[begin_N[n] : stop_N[n]]].logsumexp(0) for n in range(4)]
+    torch.testing.assert_close(found, torch.stack(rows))
+    one, other = (torch.autograd.grad(value.sum(), logits_NV, retain_graph=True)[0] for value in (found, sum(rows)))
+    torch.testing.assert_close(one, other)
+
+
+def test_among_ids_of_a_catalogue_probabilities_sum_to_one() -> None:
+    model = network("causal")
+    ids = [[2 + a, 14 + b, 26 + c] for a, b, c in [(0, 0, 0), (0, 0, 1), (0, 3, 2), (5, 3, 2), (5, 4, 2), (9, 9, 9)]]
+    every = torch.tensor(ids)[None].expand(3, -1, -1)
+    known = torch.tensor([[4], [2], [0]]).expand(-1, len(ids))
+    free = model(padded(HISTORIES), known, every)
+    model.catalogue = Trie.build(ids)
+    among = model(padded(HISTORIES), known, every)
+    torch.testing.assert_close(among.sum(2).exp().sum(1), torch.ones(3))
+    # Where there is one way on, it is certain; where there are two, only their odds are left.
+    assert not among[:, 5, 1:].any()
+    torch.testing.assert_close(among[:, 0, 2] - among[:, 1, 2], free[:, 0, 2] - free[:, 1, 2], atol=1e-5, rtol=1e-5)
+    padding = torch.zeros(3, 1, LENGTH, dtype=torch.long)
+    assert torch.isfinite(model(padded(HISTORIES), known[:, :1], padding)).all()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tandemrec.data.examples import IntArray
 from tandemrec.llm.rq_vae import REVIVED, RQVAE, RQVAEConfig, _Learning, fit_rq_vae, revive
 from tandemrec.training import TrainingConfig
 
@@ -83,3 +84,23 @@ def test_a_killed_epoch_is_not_revived_again(module: RQVAE) -> None:
     assert torch.equal(module.books_LKD, started + 100)
     task.begin_epoch(1, [], memory)
     assert not torch.equal(module.books_LKD, started + 100)
+
+
+def test_a_killed_training_ends_with_the_same_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = CONFIG.model_copy(update={"training": BRIEF.model_copy(update={"checkpoint_seconds": 0.0})})
+    whole, _ = fit_rq_vae(X, config, seed=6)
+    loss, calls = _Learning.loss, []
+
+    def killed(self: _Learning, batch: IntArray) -> torch.Tensor:
+        calls.append(batch)
+        if len(calls) == 8:  # in the middle of the third epoch of three steps each
+            raise KeyboardInterrupt
+        return loss(self, batch)
+
+    monkeypatch.setattr(_Learning, "loss", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fit_rq_vae(X, config, seed=6, workspace=tmp_path)
+    again, _ = fit_rq_vae(X, config, seed=6, workspace=tmp_path)
+    assert len(calls) == 8 + 5
+    for one, other in zip(again.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(one, other)

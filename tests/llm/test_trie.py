@@ -103,6 +103,27 @@ def test_wide_beams_rank_like_scoring_every_title(architecture: str, penalty: fl
         check_top(items, scores, brute_force(lm, prompt, titles, penalty), range(200))
 
 
+def test_among_titles_probabilities_sum_to_one(tiny: Folder) -> None:
+    lm = LanguageModel.load(tiny("llama"))
+    titles = catalogue(lm)
+    trie = Trie.build(titles)
+    found = decode_titles(lm, PROMPTS, trie, 200, beams=200, among_titles=True)
+    different = {tuple(title) for title in titles}
+    for prompt, items, scores in zip(PROMPTS, found.items, found.scores, strict=True):
+        score_of = {tuple(titles[item]): float(score) for item, score in zip(items, scores, strict=True)}
+        assert sum(np.exp(list(score_of.values()))) == pytest.approx(1, abs=1e-4)
+        for title in list(different)[::17]:
+            wanted = 0.0
+            for place, token in enumerate(title):
+                on = sorted(
+                    {other[place] for other in different if other[:place] == title[:place] and len(other) > place}
+                )
+                with torch.no_grad():
+                    logits = lm.model(torch.tensor([[*prompt, *title[:place]]]), use_cache=False).logits[0, -1]
+                wanted += float(logits[on].log_softmax(0)[on.index(token)])
+            assert score_of[title] == pytest.approx(wanted, abs=1e-4)
+
+
 def test_scores_are_those_of_packed_teacher_forcing(tiny: Folder) -> None:
     lm = LanguageModel.load(tiny("llama"))
     titles = catalogue(lm)

@@ -118,6 +118,7 @@ def decode_titles(
     *,
     beams: int | None = None,
     length_penalty: float = 0.0,
+    among_titles: bool = False,
     exclude: Sequence[Sequence[int]] | None = None,
     batch_size: int = 64,
     workspace: Path | None = None,
@@ -126,7 +127,8 @@ def decode_titles(
 
     A step keeps the W likeliest beginnings of titles. Every title that is completed on the way competes for the K
     places, and a prompt is finished when no beginning that is still open can win one: with W at least the number of
-    titles this is the ranking of the whole catalogue. Probabilities are those of the whole vocabulary.
+    titles this is the ranking of the whole catalogue. Probabilities are those of the whole vocabulary, unless
+    `among_titles` says otherwise.
 
     Args:
         lm: the model, or what makes prompts of another one ready to grow.
@@ -135,6 +137,7 @@ def decode_titles(
         k: length of the lists.
         beams: W; default K. Fewer than K may be found with fewer beams.
         length_penalty: the score of a title of T tokens is log p / T^length_penalty; 0: log p.
+        among_titles: a token's probability is that among the tokens by which some title goes on, not among all.
         exclude: items that each prompt may not be answered with; beginnings that lead to nothing else take no beam.
         batch_size: prompts that are answered together.
         workspace: keeps finished chunks, so that a second call continues where a killed one stopped.
@@ -148,10 +151,10 @@ def decode_titles(
 
     def answer(chunk: list[int]) -> list[Answers]:
         closed_BE = trie.closed([excluded[i] for i in chunk])
-        found = _search(start, [prompts[i] for i in chunk], trie, closed_BE, k, width, length_penalty)
+        found = _search(start, [prompts[i] for i in chunk], trie, closed_BE, k, width, length_penalty, among_titles)
         return [_items(trie, row, set(excluded[i]), k) for i, row in zip(chunk, found, strict=True)]
 
-    settings = [k, width, length_penalty, [[int(i) for i in row] for row in excluded], trie.digest()]
+    settings = [k, width, length_penalty, among_titles, [[int(i) for i in row] for row in excluded], trie.digest()]
     answers = answer_in_chunks(prompts, batch_size, answer, settings, workspace)
     items, scores = np.full((len(prompts), k), NO_ITEM, np.int32), np.full((len(prompts), k), -np.inf, np.float32)
     for row, found in enumerate(answers):
@@ -180,18 +183,27 @@ def _search(
     k: int,
     width: int,
     length_penalty: float,
+    among_titles: bool,
 ) -> list[list[tuple[int, float]]]:
     growth, logits_BV = start(prompts)
-    return _TitleSearch(trie, growth, logits_BV, closed_BE, k, width, length_penalty).run()
+    return _TitleSearch(trie, growth, logits_BV, closed_BE, k, width, length_penalty, among_titles).run()
 
 
 class _TitleSearch:
     """B prompts with W open beginnings each (nodes) and K places for completed titles (sequences)."""
 
     def __init__(
-        self, trie: Trie, growth: Growth, logits_BV: Tensor, closed_BE: Tensor, k: int, width: int, penalty: float
+        self,
+        trie: Trie,
+        growth: Growth,
+        logits_BV: Tensor,
+        closed_BE: Tensor,
+        k: int,
+        width: int,
+        penalty: float,
+        among_titles: bool,
     ) -> None:
-        self.trie, self.growth, self.width, self.penalty = trie, growth, width, penalty
+        self.trie, self.growth, self.width, self.penalty, self.among_titles = trie, growth, width, penalty, among_titles
         self.logits_BQV, self.closed_BE, self.depth = logits_BV[:, None], closed_BE, 0
         batch, device = len(logits_BV), logits_BV.device
         self.row_B = torch.arange(batch, device=device)
@@ -247,9 +259,16 @@ class _TitleSearch:
         node_BC = begin_BQ.gather(1, beam_BC) + place_BC - (up_to_BQ - count_BQ).gather(1, beam_BC)
         padding_BC = place_BC >= up_to_BQ[:, -1:]
         node_BC = node_BC.masked_fill(padding_BC, 0)
-        so_far_BQ = self.log_BQ - self.logits_BQV.logsumexp(2)
         flat_BC = beam_BC * self.logits_BQV.shape[2] + trie.token_N[node_BC].clamp(min=0)
-        log_BC = self.logits_BQV.flatten(1).gather(1, flat_BC) + so_far_BQ.gather(1, beam_BC)
+        logits_BC = self.logits_BQV.flatten(1).gather(1, flat_BC).masked_fill(padding_BC, -torch.inf)
+        if self.among_titles:
+            lowest_BQ = torch.full_like(self.log_BQ, torch.finfo(self.log_BQ.dtype).min)
+            top_BQ = lowest_BQ.scatter_reduce(1, beam_BC, logits_BC, "amax")
+            sums_BQ = torch.zeros_like(top_BQ).scatter_add(1, beam_BC, (logits_BC - top_BQ.gather(1, beam_BC)).exp())
+            so_far_BQ = self.log_BQ - sums_BQ.log() - top_BQ
+        else:
+            so_far_BQ = self.log_BQ - self.logits_BQV.logsumexp(2)
+        log_BC = logits_BC + so_far_BQ.gather(1, beam_BC)
         return beam_BC, node_BC, log_BC.masked_fill(padding_BC, -torch.inf)
 
     def _closed_before(self, sequence_BC: Tensor) -> Tensor:

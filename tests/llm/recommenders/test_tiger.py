@@ -10,10 +10,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from tandemrec.data.examples import Examples
+from tandemrec.data.examples import Examples, IntArray
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
 from tandemrec.evaluation.evaluate import evaluate
+from tandemrec.llm.id_training import IdTask
 from tandemrec.llm.recommenders.tiger import TIGER, TIGERConfig
 from tandemrec.llm.semantic_ids import SemanticIds
 
@@ -54,6 +55,16 @@ def test_wide_beams_rank_like_scoring_every_item(tiger: TIGER, split: Split) -> 
     np.testing.assert_allclose(found.scores, log_p.gather(1, torch.from_numpy(found.items).long()), atol=1e-4)
     assert all(sorted(row) == list(range(24)) for row in found.items.tolist())
     assert float(log_p.exp().sum(1).max()) <= 1 + 1e-5  # what is left over are ids that no item has
+
+
+def test_among_the_catalogue_all_items_share_a_probability_of_one(split: Split) -> None:
+    learning = {"select_on": "loss", "training": {"epochs": 2, "learning_rate": 5e-3, "patience": None}}
+    model = TIGER(TIGERConfig.model_validate(SETTINGS | {"probabilities": "catalogue", "learning": learning}))
+    report = model.fit(split, seed=0)
+    assert report.curve[0]["log_likelihood"] > -np.log(24) - 0.2  # which ids exist need not be learned
+    log_p, found = model.log_probabilities(split.test), model.rank(split.test, 24, exclude_seen=False)
+    torch.testing.assert_close(log_p.exp().sum(1), torch.ones(len(log_p)))
+    np.testing.assert_allclose(found.scores, log_p.sort(1, descending=True).values, atol=1e-4)
 
 
 def test_narrow_beams_name_existing_items_with_exact_scores(tiger: TIGER, split: Split) -> None:
@@ -104,6 +115,31 @@ def test_a_seed_gives_the_same_model(tiger: TIGER, split: Split, tmp_path: Path)
     assert tiger.ids is not None
     np.testing.assert_array_equal(again.ids.digits_IL, tiger.ids.digits_IL)
     assert torch.equal(again.log_probabilities(split.test), tiger.log_probabilities(split.test))
+
+
+def test_a_killed_training_ends_with_the_same_model(
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = {"epochs": 2, "patience": None, "checkpoint_seconds": 0}
+    network = SETTINGS["network"] | {"dropout": 0.2}
+    learning = {"batch_size": 64, "select_on": "loss", "training": training}
+    config = TIGERConfig.model_validate(SETTINGS | {"network": network, "learning": learning})
+    whole = TIGER(config)
+    whole.fit(split, seed=4)
+    loss, calls = IdTask.loss, []
+
+    def killed(self: IdTask, batch: IntArray) -> torch.Tensor:
+        calls.append(batch)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return loss(self, batch)
+
+    monkeypatch.setattr(IdTask, "loss", killed)
+    with pytest.raises(KeyboardInterrupt):
+        TIGER(config).fit(split, seed=4, workspace=tmp_path)
+    again = TIGER(config)
+    again.fit(split, seed=4, workspace=tmp_path)
+    assert torch.equal(again.log_probabilities(split.test), whole.log_probabilities(split.test))
 
 
 def test_ids_that_were_built_are_used_and_must_fit(split: Split, tmp_path: Path) -> None:

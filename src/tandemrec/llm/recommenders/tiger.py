@@ -39,6 +39,11 @@ class TIGERConfig(Config):
     network: IdNetworkConfig = IdNetworkConfig()
     """The encoder–decoder."""
 
+    probabilities: Literal["vocabulary", "catalogue"] = "vocabulary"
+    """Among which tokens a digit has its probability, in training and decoding: all, as published; or those by which
+    some id of the catalogue goes on. Then nothing has to be learned about which ids exist, and the probabilities of all
+    items sum to 1."""
+
     max_items: int = Field(20, ge=1)
     """Latest items of a history that are read."""
 
@@ -138,6 +143,7 @@ class TIGER(Recommender):
             self._catalogue(),
             k,
             beams=max(k, self.config.beams),
+            among_titles=self.config.probabilities == "catalogue",
             exclude=[[*row, *closed] for row in seen],
             batch_size=self.config.batch_size,
         )
@@ -214,6 +220,8 @@ class TIGER(Recommender):
         self._module = IdModel(self.config.network, tokens.vocabulary, tokens.first_user, ids.length)
         self._device = default_device()
         self._module.to(self._device)
+        if self.config.probabilities == "catalogue":
+            self._module.catalogue = self._catalogue()
 
     def _catalogue(self) -> Trie:
         if self._trie is None:
