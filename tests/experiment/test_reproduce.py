@@ -43,7 +43,7 @@ def test_soft_over_two_trainings_and_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "heading"),
-    [("dealrec/ablation", "What they learned from"), ("llama4rec/table-4-ml-100k", "Together with a language model")],
+    [("dealrec/ablation", "What they learned from"), ("llama4rec/table-4-ml-100k", "What it adds to its base")],
 )
 def test_an_experiment_of_every_other_paper(name: str, heading: str, tmp_path: Path) -> None:
     results = reproduce(name, "smoke", out=tmp_path / "out", store=tmp_path / "store")

@@ -7,13 +7,15 @@ from typing import TypeGuard
 from tandemrec.experiment.recipe import Recipe
 from tandemrec.llm.recommenders.base import LanguageModelUser, PretrainedConfig
 from tandemrec.llm.recommenders.instructed import InstructedConfig
+from tandemrec.llm.recommenders.tiger import TIGERConfig
 from tandemrec.llm.recommenders.writer import WriterConfig
 
 
 def effort(recipe: Recipe) -> str:
     """Systems, fine-tunings, the language models, examples and epochs."""
     tuned = {name: config for name, config in recipe.models.items() if _is_tuned(config)}
-    words = f"{len(recipe.models)} systems"
+    tigers = sum(isinstance(config, TIGERConfig) for config in recipe.models.values())
+    words = f"{len(recipe.models)} systems" + (f", {tigers} training{'s' * (tigers > 1)} of TIGER" if tigers else "")
     if not tuned:
         return words
     labels = " and ".join(dict.fromkeys(_label(config) for config in tuned.values()))
