@@ -117,7 +117,7 @@ def plan(
         store: where stages are looked for.
 
     Returns:
-        JSON-able: `device`, `stages` in their order, `total`. A stage has its name, `state` (`found`, `to make`,
+        JSON-able: `device`, `stages` in their order, `total`, `tuning` (None: the recipe tunes nothing). A stage has its name, `state` (`found`, `to make`,
         `unknown`), `seconds` (None: unknown), `at_most` (training may stop early), `steps`, `epochs`, `examples`,
         `read_tokens`, `written_tokens`, `flops`, `memory_gib`, `fits`, `advice`, and with a price `money`.
 
@@ -144,13 +144,19 @@ def plan(
     }
     if price is not None:
         total["money"] = total["seconds"] / 3600 * price
-    return {
-        "name": recipe.name,
-        "device": device.model_dump(mode="json"),
-        "price": price,
-        "stages": rows,
-        "total": total,
-    }
+    found = {"name": recipe.name, "device": device.model_dump(mode="json"), "price": price}
+    return found | {"stages": rows, "total": total, "tuning": _tuning(recipe, rows)}
+
+
+def _tuning(recipe: Recipe, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """What `tandem tune` would take with the recipe's own settings in every trial; None where nothing is tuned."""
+    if recipe.tune is None:
+        return None
+    fits = [row["seconds"] for row in rows if row["stage"] == f"fit:{recipe.tune.model}" and row["state"] != "found"]
+    known = [seconds for seconds in fits if seconds is not None]
+    each = known[0] if known else None
+    trials = recipe.tune.trials
+    return {"model": recipe.tune.model, "trials": trials, "seconds": None if each is None else trials * each}
 
 
 def _row(planned: Planned, device: Device, price: float | None) -> dict[str, Any]:

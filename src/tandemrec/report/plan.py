@@ -51,6 +51,12 @@ def plan_notes(plan: Mapping[str, Any]) -> Iterator[str]:
         yield "≤: with all epochs of the recipe; early stopping may end a training before."
     if plan["total"]["unknown"]:
         yield f"Nobody foresees {', '.join(plan['total']['unknown'])}; they are not in the sum."
+    tuning = plan["tuning"]
+    if tuning is not None and tuning["seconds"] is not None:
+        yield (
+            f"`tandem tune` would train {tuning['model']} {tuning['trials']} times, with the recipe's own settings for "
+            f"{duration(tuning['seconds'])} at most; pruned trials take less."
+        )
     if device["calibrated"]:
         yield rates_line(device)
     elif device["name"] == "cpu":
