@@ -117,9 +117,10 @@ def plan(
         store: where stages are looked for.
 
     Returns:
-        JSON-able: `device`, `stages` in their order, `total`, `tuning` (None: the recipe tunes nothing). A stage has its name, `state` (`found`, `to make`,
-        `unknown`), `seconds` (None: unknown), `at_most` (training may stop early), `steps`, `epochs`, `examples`,
-        `read_tokens`, `written_tokens`, `flops`, `memory_gib`, `fits`, `advice`, and with a price `money`.
+        JSON-able: `device`, `stages` in their order, `total`, `tuning` (None: the recipe tunes nothing). A stage has
+        its name, `state` (`found`, `to make`, `unknown`), `seconds` (None: unknown), `at_most` (training may stop
+        early), `steps`, `epochs`, `examples`, `read_tokens`, `written_tokens`, `flops`, `memory_gib`, `fits`,
+        `advice`, and with a price `money`.
 
     Raises:
         InputError: if the data or a language model are not there.
@@ -178,7 +179,7 @@ def _row(planned: Planned, device: Device, price: float | None) -> dict[str, Any
         "examples": round(work.examples),
         "read_tokens": round(work.read),
         "written_tokens": round(work.written),
-        "flops": work.flops + work.half_flops,
+        "flops": work.flops + work.half_flops + work.host_flops,
         "memory_gib": needed(work, device) / GIB if work.memory else 0.0,
         "fits": fits,
         "advice": advice,

@@ -16,7 +16,7 @@ def plan_table(plan: Mapping[str, Any]) -> Table:
     table = Table(title=f"{plan['name']} on {plan['device']['title']}")
     table.add_column("stage", no_wrap=True, overflow="ellipsis")
     for column in ("time", *(("money",) if priced else ()), "epochs", "tokens", "TFLOP", "GiB"):
-        table.add_column(column, justify="right", no_wrap=True)
+        table.add_column(column, justify="right", no_wrap=True, min_width=len(column) + 1)
     for row in plan["stages"]:
         table.add_row(row["stage"], *_cells(row, priced), style=None if row["fits"] else "red")
     table.add_section()
