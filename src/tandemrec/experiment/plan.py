@@ -198,11 +198,12 @@ def _advice(foresight: Foresight, work: Work, device: Device) -> str:
     """The first switches under which a stage fits, else over how many devices it would have to be shared."""
     taken: list[str] = []
     for switch, config in switches(foresight.config):
-        taken.append(switch)
         smaller = foresight.work(config)
-        if smaller is not None and needed(smaller, device) <= device.memory:
+        if smaller is not None and smaller.memory < work.memory:
+            taken = [*(text for text in taken if text.partition("=")[0] != switch.partition("=")[0]), switch]
+            work = smaller
+        if needed(work, device) <= device.memory:
             return ", ".join(taken)
-        work = smaller or work
     parts = int(-(-needed(work, device) // device.memory))
     kept = f"{', '.join(taken)}, and " if taken else ""
     return f"{kept}{parts} such devices or more that each hold a part (FSDP or DeepSpeed), or a smaller model"

@@ -75,7 +75,7 @@ def _graph_step(config: GraphConfig, pairs: Pairs) -> Work:
 @step_work.register
 def _mixed_step(config: MixGCFConfig, pairs: Pairs) -> Work:
     b, k, layers = min(config.batch_size, len(pairs)), config.candidates, config.layers + 1
-    chosen = layers * (product(b, config.dim, k) + passes(b * k * config.dim, 1) + passes(b * config.dim, 20))
+    chosen = layers * (product(b, config.dim, k) + passes(b * k * config.dim, 2) + passes(b * config.dim, 20))
     return _graph_step(config, pairs) + _drawn(config, pairs, k - 1) + chosen + Work(calls=20 * layers)
 
 
@@ -94,11 +94,13 @@ def _contrasted_step(config: SGLConfig, pairs: Pairs) -> Work:
 
 
 def _propagated(config: PairwiseConfig, pairs: Pairs) -> Work:
-    """The layers of the graph and their mean; nothing without layers. Products of a sparse matrix are traffic."""
+    """The layers of the graph and their mean; nothing without layers. A product with the sparse matrix is traffic: its
+    rows are read for every entry, mostly from a cache.
+    """
     layers = config.layers if isinstance(config, GraphConfig) else 0
     entries = 2.0 * len(pairs) * config.dim
     table = float(pairs.n_users + pairs.n_items) * config.dim
-    return layers * (Work(bytes=2 * entries, calls=1) + passes(table, 1))
+    return layers * (Work(bytes=entries, calls=1) + passes(table, 1))
 
 
 def _drawn(config: PairwiseConfig, pairs: Pairs, negatives: int) -> Work:
