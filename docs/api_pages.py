@@ -30,8 +30,8 @@ BOUNDS = {
 """Arguments of `Field` → words."""
 
 ORDER = (
-    *("errors", "data", "recommender", "evaluation", "training", "conventional", "llm", "selection", "augmentation"),
-    *("aggregation", "report", "experiment", "doctor", "cli"),
+    *("errors", "data", "recommender", "work", "evaluation", "training", "conventional", "llm", "selection"),
+    *("augmentation", "aggregation", "report", "experiment", "doctor", "cli"),
 )
 """The rooms, each before those that import it; rooms that are not named follow."""
 

@@ -40,6 +40,8 @@ SHORT = {
 
 ELSEWHERE = {
     "make test": "is running",
+    "tandem plan ml-1m": "needs MovieLens-1M; the guide plans a recipe of its own",
+    "tandem plan --calibrate": "measures for seconds; tests/experiment/test_plan.py does it in less",
     "make demo": "`tandem run sample` is what it runs once the environment is there",
     "tandem run ml-1m": "needs MovieLens-1M; bundled recipes are checked in tests/experiment",
     "tandem data get ml-1m": "needs the network; tests/data/test_download.py downloads from a server of its own",
@@ -73,7 +75,13 @@ def printed(page: str) -> list[str]:
 
 def named_only(command: str) -> bool:
     """A verb in running text without what it works on, such as `tandem llm build`."""
-    return command in {"tandem llm build", "tandem data show", "tandem data show dealrec/games", "tandem compare"}
+    return command in {
+        "tandem plan",
+        "tandem llm build",
+        "tandem data show",
+        "tandem data show dealrec/games",
+        "tandem compare",
+    }
 
 
 def begins(command: str, table: dict) -> str | None:

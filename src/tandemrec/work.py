@@ -39,6 +39,8 @@ class Work:
         flops: of matrix products and convolutions in float32; a multiplication with its addition is two.
         half_flops: the same in bfloat16 or 4 bits.
         bytes: read and written by everything else, and weights that are read for few rows.
+        host_flops: of what a processor computes whatever the device is.
+        host_bytes: likewise.
         calls: operations that are started, each of which costs time however small it is.
         steps: optimiser steps.
         epochs: that it may take at most; 0: it is no training by epochs.
@@ -52,6 +54,8 @@ class Work:
     flops: float = 0.0
     half_flops: float = 0.0
     bytes: float = 0.0
+    host_flops: float = 0.0
+    host_bytes: float = 0.0
     calls: float = 0.0
     steps: float = 0.0
     epochs: int = 0
@@ -85,8 +89,12 @@ class Work:
         """The same with its products in half precision, where `half` says so."""
         return replace(self, flops=0.0, half_flops=self.flops + self.half_flops) if half else self
 
+    def hosted(self) -> Work:
+        """The same, left to the processor by libraries that know no other device."""
+        return replace(self, flops=0.0, bytes=0.0, host_flops=self.flops, host_bytes=self.bytes)
 
-SUMMED = ("flops", "half_flops", "bytes", "calls", "steps", "read", "written")
+
+SUMMED = ("flops", "half_flops", "bytes", "host_flops", "host_bytes", "calls", "steps", "read", "written")
 NOTHING = Work()
 
 

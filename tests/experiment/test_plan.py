@@ -101,7 +101,12 @@ def test_a_system_without_a_formula_is_unknown(tmp_path: Path, monkeypatch: pyte
 
 def test_seconds_are_products_traffic_and_calls() -> None:
     device = Device(name="cpu", title="x", flops=10, half_flops=20, bytes=5, call=0.5, memory=1)
-    assert device.seconds(Work(flops=30, half_flops=40, bytes=10, calls=4)) == 3 + 2 + 2 + 2
+    work = Work(flops=30, half_flops=40, bytes=10, calls=4)
+    assert device.seconds(work) == 3 + 2 + 2 + 2
+    assert device.seconds(work + Work(flops=20, bytes=5).hosted()) == 9 + 2 + 1
+    other = device.model_copy(update={"name": "h100"})
+    host = here("cpu")
+    assert other.seconds(Work(bytes=5).hosted()) == 5 / host.bytes
 
 
 def test_an_unknown_device_is_refused_in_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,7 +50,7 @@ def _foreseen(artifact: Artifact, device: Device) -> dict[str, Any] | None:
         "seconds": round(at_most * share, 3),
         "at_most": round(at_most, 3),
         "calibrated": device.calibrated,
-        "flops": work.flops + work.half_flops,
+        "flops": work.flops + work.half_flops + work.host_flops,
         "tokens": round(work.read + work.written),
         "memory_mib": round(work.memory / 2**20, 1),
     }

@@ -75,9 +75,10 @@ class Device(Config):
         return "cpu" if self.name == "cpu" else "cuda"
 
     def seconds(self, work: Work) -> float:
-        """Products, traffic and calls, one after the other."""
-        products = work.flops / self.flops + work.half_flops / self.half_flops
-        return products + work.bytes / self.bytes + work.calls * self.call
+        """Products, traffic and calls, one after the other; beside an accelerator works the processor at hand."""
+        host = self if self.kind == "cpu" or not (work.host_flops or work.host_bytes) else here("cpu")
+        products = work.flops / self.flops + work.half_flops / self.half_flops + work.host_flops / host.flops
+        return products + work.bytes / self.bytes + work.host_bytes / host.bytes + work.calls * self.call
 
 
 def _published(name: str, title: str, flops: float, half: float, terabytes: float, gib: float) -> Device:

@@ -117,9 +117,10 @@ def plan(
         store: where stages are looked for.
 
     Returns:
-        JSON-able: `device`, `stages` in their order, `total`. A stage has its name, `state` (`found`, `to make`,
-        `unknown`), `seconds` (None: unknown), `at_most` (training may stop early), `steps`, `epochs`, `examples`,
-        `read_tokens`, `written_tokens`, `flops`, `memory_gib`, `fits`, `advice`, and with a price `money`.
+        JSON-able: `device`, `stages` in their order, `total`, `tuning` (None: the recipe tunes nothing). A stage has
+        its name, `state` (`found`, `to make`, `unknown`), `seconds` (None: unknown), `at_most` (training may stop
+        early), `steps`, `epochs`, `examples`, `read_tokens`, `written_tokens`, `flops`, `memory_gib`, `fits`,
+        `advice`, and with a price `money`.
 
     Raises:
         InputError: if the data or a language model are not there.
@@ -144,13 +145,19 @@ def plan(
     }
     if price is not None:
         total["money"] = total["seconds"] / 3600 * price
-    return {
-        "name": recipe.name,
-        "device": device.model_dump(mode="json"),
-        "price": price,
-        "stages": rows,
-        "total": total,
-    }
+    found = {"name": recipe.name, "device": device.model_dump(mode="json"), "price": price}
+    return found | {"stages": rows, "total": total, "tuning": _tuning(recipe, rows)}
+
+
+def _tuning(recipe: Recipe, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """What `tandem tune` would take with the recipe's own settings in every trial; None where nothing is tuned."""
+    if recipe.tune is None:
+        return None
+    fits = [row["seconds"] for row in rows if row["stage"] == f"fit:{recipe.tune.model}" and row["state"] != "found"]
+    known = [seconds for seconds in fits if seconds is not None]
+    each = known[0] if known else None
+    trials = recipe.tune.trials
+    return {"model": recipe.tune.model, "trials": trials, "seconds": None if each is None else trials * each}
 
 
 def _row(planned: Planned, device: Device, price: float | None) -> dict[str, Any]:
@@ -172,7 +179,7 @@ def _row(planned: Planned, device: Device, price: float | None) -> dict[str, Any
         "examples": round(work.examples),
         "read_tokens": round(work.read),
         "written_tokens": round(work.written),
-        "flops": work.flops + work.half_flops,
+        "flops": work.flops + work.half_flops + work.host_flops,
         "memory_gib": needed(work, device) / GIB if work.memory else 0.0,
         "fits": fits,
         "advice": advice,
@@ -191,11 +198,12 @@ def _advice(foresight: Foresight, work: Work, device: Device) -> str:
     """The first switches under which a stage fits, else over how many devices it would have to be shared."""
     taken: list[str] = []
     for switch, config in switches(foresight.config):
-        taken.append(switch)
         smaller = foresight.work(config)
-        if smaller is not None and needed(smaller, device) <= device.memory:
+        if smaller is not None and smaller.memory < work.memory:
+            taken = [*(text for text in taken if text.partition("=")[0] != switch.partition("=")[0]), switch]
+            work = smaller
+        if needed(work, device) <= device.memory:
             return ", ".join(taken)
-        work = smaller or work
     parts = int(-(-needed(work, device) // device.memory))
     kept = f"{', '.join(taken)}, and " if taken else ""
     return f"{kept}{parts} such devices or more that each hold a part (FSDP or DeepSpeed), or a smaller model"

@@ -15,8 +15,8 @@ def plan_table(plan: Mapping[str, Any]) -> Table:
     priced = plan["price"] is not None
     table = Table(title=f"{plan['name']} on {plan['device']['title']}")
     table.add_column("stage", no_wrap=True, overflow="ellipsis")
-    for column in ("time", *(("money",) if priced else ()), "epochs", "tokens", "TFLOP", "GiB"):
-        table.add_column(column, justify="right", no_wrap=True)
+    for column in ("time", *(("money",) if priced else ()), "epochs", "tokens", "FLOP", "GiB"):
+        table.add_column(column, justify="right", no_wrap=True, min_width=len(column) + 1)
     for row in plan["stages"]:
         table.add_row(row["stage"], *_cells(row, priced), style=None if row["fits"] else "red")
     table.add_section()
@@ -30,12 +30,24 @@ def _cells(row: Mapping[str, Any], priced: bool) -> list[str]:
     bound = "≤ " if row["at_most"] else ""
     return [
         bound + duration(row["seconds"]),
-        *((bound + money(row["money"]),) if priced else ()),
+        *((bound + _price(row["money"]),) if priced else ()),
         str(row["epochs"] or ""),
         count(row["read_tokens"] + row["written_tokens"]),
-        f"{row['flops'] / 1e12:,.2f}" if row["flops"] > 5e9 else "",
+        _operations(row["flops"]),
         f"{row['memory_gib']:.1f}" if row["memory_gib"] else "",
     ]
+
+
+def _operations(flops: float) -> str:
+    """`3.9 E`, `48 T`, `0.2 T`; empty for what is nothing beside a second of any device."""
+    for unit, size in {"E": 1e18, "P": 1e15, "T": 1e12}.items():
+        if flops >= size:
+            return f"{flops / size:.1f} {unit}" if flops < 9.95 * size else f"{flops / size:.0f} {unit}"
+    return f"{flops / 1e12:.1f} T" if flops >= 5e10 else ""
+
+
+def _price(value: float | None) -> str:
+    return "< 0.01" if value is not None and value < 0.005 else money(value)
 
 
 def plan_notes(plan: Mapping[str, Any]) -> Iterator[str]:
@@ -51,6 +63,12 @@ def plan_notes(plan: Mapping[str, Any]) -> Iterator[str]:
         yield "≤: with all epochs of the recipe; early stopping may end a training before."
     if plan["total"]["unknown"]:
         yield f"Nobody foresees {', '.join(plan['total']['unknown'])}; they are not in the sum."
+    tuning = plan["tuning"]
+    if tuning is not None and tuning["seconds"] is not None:
+        yield (
+            f"`tandem tune` would train {tuning['model']} {tuning['trials']} times, with the recipe's own settings for "
+            f"{duration(tuning['seconds'])} at most; pruned trials take less."
+        )
     if device["calibrated"]:
         yield rates_line(device)
     elif device["name"] == "cpu":

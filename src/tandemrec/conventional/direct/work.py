@@ -75,7 +75,7 @@ def _graph_step(config: GraphConfig, pairs: Pairs) -> Work:
 @step_work.register
 def _mixed_step(config: MixGCFConfig, pairs: Pairs) -> Work:
     b, k, layers = min(config.batch_size, len(pairs)), config.candidates, config.layers + 1
-    chosen = layers * (product(b, config.dim, k) + passes(b * k * config.dim, 1) + passes(b * config.dim, 20))
+    chosen = layers * (product(b, config.dim, k) + passes(b * k * config.dim, 2) + passes(b * config.dim, 20))
     return _graph_step(config, pairs) + _drawn(config, pairs, k - 1) + chosen + Work(calls=20 * layers)
 
 
@@ -94,11 +94,13 @@ def _contrasted_step(config: SGLConfig, pairs: Pairs) -> Work:
 
 
 def _propagated(config: PairwiseConfig, pairs: Pairs) -> Work:
-    """The layers of the graph and their mean; nothing without layers. Products of a sparse matrix are traffic."""
+    """The layers of the graph and their mean; nothing without layers. A product with the sparse matrix is traffic: its
+    rows are read for every entry, mostly from a cache.
+    """
     layers = config.layers if isinstance(config, GraphConfig) else 0
     entries = 2.0 * len(pairs) * config.dim
     table = float(pairs.n_users + pairs.n_items) * config.dim
-    return layers * (Work(bytes=2 * entries, calls=1) + passes(table, 1))
+    return layers * (Work(bytes=entries, calls=1) + passes(table, 1))
 
 
 def _drawn(config: PairwiseConfig, pairs: Pairs, negatives: int) -> Work:
@@ -110,21 +112,23 @@ def _fit_ease(config: EASEConfig, scene: Scene) -> Work:
     """A Gram matrix, its Cholesky factor (I³ / 3) and its inverse (2 I³ for both triangles), in float64."""
     items = float(scene.split.n_items)
     double = 2 * (1 / 3 + 2) * items**3
-    return Work(flops=double, bytes=COUNTED * _together(scene) + 40 * items**2, memory=8 * 3.5 * items**2)
+    return Work(flops=double, bytes=COUNTED * _together(scene) + 40 * items**2, memory=8 * 3.5 * items**2).hosted()
 
 
 @answer_work.register
 def _answer_ease(config: EASEConfig, scene: Scene, examples: Examples) -> Work:
     items = scene.split.n_items
     rows = passes(float(examples.history.lengths.sum()) * items, 0.5)
-    return replace(rows + passes(len(examples) * items, 1), memory=FLOAT * float(items) ** 2)
+    return replace(rows + passes(len(examples) * items, 1), memory=FLOAT * float(items) ** 2).hosted()
 
 
 @fit_work.register
 def _fit_neighbours(config: ItemKNNConfig, scene: Scene) -> Work:
     together, items = _together(scene), scene.split.n_items
     kept = min(together, float(items) ** 2)
-    return Work(bytes=COUNTED * together + 16 * COUNTED * kept, calls=50 * (1 + items / 1024), memory=40 * kept)
+    return Work(
+        bytes=COUNTED * together + 16 * COUNTED * kept, calls=50 * (1 + items / 1024), memory=40 * kept
+    ).hosted()
 
 
 @answer_work.register
@@ -132,7 +136,8 @@ def _answer_neighbours(config: ItemKNNConfig, scene: Scene, examples: Examples) 
     items = scene.split.n_items
     row = min(_together(scene) / max(1, items), config.neighbours or items, items)
     added = float(examples.history.lengths.sum()) * row
-    return Work(bytes=COUNTED * added, calls=20, memory=12.0 * row * items) + passes(len(examples) * items, 1)
+    work = Work(bytes=COUNTED * added, calls=20, memory=12.0 * row * items) + passes(len(examples) * items, 1)
+    return work.hosted()
 
 
 @fit_work.register
@@ -143,9 +148,8 @@ def _fit_als(config: ALSConfig, scene: Scene) -> Work:
     solved = 2 * 4 * (2.0 * len(pairs) * 2 * d + rows * d * d)
     folded = answer_work(config, scene, scene.split.train)
     assert folded is not None
-    return config.iterations * Work(bytes=FLOAT * solved, calls=2) + folded * (
-        len(scene.split.sequences) / max(1, len(scene.split.train))
-    )
+    share = len(scene.split.sequences) / max(1, len(scene.split.train))
+    return config.iterations * Work(bytes=FLOAT * solved, calls=2).hosted() + folded * share
 
 
 @answer_work.register
@@ -154,12 +158,12 @@ def _answer_als(config: ALSConfig, scene: Scene, examples: Examples) -> Work:
     d, n = config.dim, len(examples)
     read = float(examples.history.lengths.sum())
     solved = Work(flops=2 * read * d * d + n * 2 / 3 * d**3, bytes=FLOAT * 6.0 * n * d * d)
-    return solved + product(n, d, scene.split.n_items) + passes(read * d, 2)
+    return (solved + product(n, d, scene.split.n_items) + passes(read * d, 2)).hosted()
 
 
 @fit_work.register
 def _fit_popularity(config: PopularityConfig, scene: Scene) -> Work:
-    return passes(float(scene.split.sequences.lengths.sum()), 2)
+    return passes(float(scene.split.sequences.lengths.sum()), 2).hosted()
 
 
 @answer_work.register

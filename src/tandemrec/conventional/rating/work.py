@@ -143,19 +143,20 @@ def _fit_sweeps(config: BiasedMFConfig, scene: Scene) -> Work:
     entities = float(scene.split.dataset.n_users + scene.split.n_items)
     sweep = 2 * passes(ratings * width * width, 3, 8) + Work(flops=entities * 2 * width**3, calls=40)
     stored = Work(memory=8 * (entities * width * width * 3 + 2**17 * width * width * 2))
-    return replace(config.sweeps * sweep + stored, epochs=config.sweeps, stops_early=config.sweeps > 3)
+    whole = (config.sweeps * sweep + stored).hosted()
+    return replace(whole, epochs=config.sweeps, stops_early=config.sweeps > 3)
 
 
 @answer_work.register
 def _answer_factors(config: BiasedMFConfig, scene: Scene, examples: Examples) -> Work:
-    return passes(float(examples.target.lengths.sum()) * (config.dim + 1), 3, 8)
+    return passes(float(examples.target.lengths.sum()) * (config.dim + 1), 3, 8).hosted()
 
 
 @fit_work.register
 def _fit_biases(config: BiasesConfig, scene: Scene) -> Work:
-    return passes(float(scene.split.sequences.lengths.sum()), 50)
+    return passes(float(scene.split.sequences.lengths.sum()), 50).hosted()
 
 
 @answer_work.register
 def _answer_biases(config: BiasesConfig, scene: Scene, examples: Examples) -> Work:
-    return passes(float(examples.target.lengths.sum()), 3)
+    return passes(float(examples.target.lengths.sum()), 3).hosted()

@@ -292,7 +292,7 @@ def _steps(config: SequenceConfig, rows: Ragged, tokens: int) -> Iterator[list[I
 
 def _spread(edges: float, items: int, dim: int) -> Work:
     """A sparse matrix with so many entries times (I, D): traffic, as a row is read for every entry."""
-    return Work(bytes=2.0 * edges * dim, calls=2) + passes(items * dim, 1)
+    return Work(bytes=edges * dim, calls=2) + passes(items * dim, 1)
 
 
 def _kept(work: Work) -> Work:
