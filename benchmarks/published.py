@@ -165,6 +165,15 @@ def recipe(name: str, seed: int = SEED, systems: Sequence[str] = ()) -> dict[str
     return content | ({"students": [header, *told]} if told else {})
 
 
+def joined(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """What some systems of a recipe reached, beside the others that were measured before in the same way."""
+    same = all(before[key] == now[key] for key in ("n", "protocol", "seed"))
+    measured = {row["system"] for row in now["rows"]}
+    kept = [row for row in before["rows"] if same and row["system"] not in measured]
+    rows = sorted([*kept, *now["rows"]], key=lambda row: -row["metrics"]["ndcg@10"]["mean"])
+    return now | {"rows": rows, "seconds": (before["seconds"] if same else {}) | now["seconds"]}
+
+
 def seeds(name: str) -> dict[str, Any]:
     """A bundled recipe with several seeds: means over them, and the standard error over users of one of them."""
     runs = [recipe(name, seed) for seed in SEEDS]
@@ -525,6 +534,8 @@ def main() -> None:
             content = long_training(name, arguments.workspace, arguments.minutes)
         else:
             content = seeds(name) if name in SEEDED else recipe(name, systems=arguments.systems)
+            if arguments.systems and path.exists():
+                content = joined(json.loads(path.read_text()), content)
         content |= {"hardware": hardware(), "packages": package_versions()}
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
