@@ -2,8 +2,6 @@
 
 python benchmarks/published.py ml-100k-likes ml-1m-likes ml-1m amazon-toys tiger/toys  # bundled recipes
 python benchmarks/published.py ml-100k-direct ml-100k-als  # bundled recipes with three seeds
-python benchmarks/published.py soft/ml-1m soft/games soft/toys  # three training seeds each (--seeds), in --runs
-python benchmarks/published.py dealrec/games dealrec/games-ratios dealrec/microlens  # the same
 python benchmarks/published.py llama4rec/ml-100k-rating llama4rec/ml-100k llama4rec/ml-100k-proper  # the same
 python benchmarks/published.py dllm2rec/ml-1m llm-cf/ml-1m  # also /games, /toys; hours
 python benchmarks/published.py ml-100k-rating ml-1m-rating    # rating prediction, three seeds each (--seeds)
@@ -20,11 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import dealrec_results
 import llama4rec_results
 import paper_results
 import rating_results
-import soft_results
 import yaml
 
 from tandemrec.conventional.sequential.bert4rec import BERT4Rec, BERT4RecConfig
@@ -85,8 +81,7 @@ LONG: dict[str, tuple[str, SequenceModel[Any, Any], int | None]] = {
 }
 """Name → system, model, and most epochs (None: as configured) of trainings on all of MovieLens-1M."""
 
-LAYERED = (*soft_results.WORDS, *dealrec_results.WORDS, *llama4rec_results.NAMES)
-NAMES = (*RECIPES, *SEEDED, *LONG, *rating_results.WORDS, *LAYERED, *paper_results.NAMES)
+NAMES = (*RECIPES, *SEEDED, *LONG, *rating_results.WORDS, *llama4rec_results.NAMES, *paper_results.NAMES)
 SEED = 42
 SEEDS = (42, 43, 44)
 
@@ -279,8 +274,6 @@ def render() -> str:
                 parts.append(f"Time ran out before it converged. Validation NDCG@10 by epoch: {curve}.")
         parts.append(f"Measured on {machine['processor']}, {machine['cores']} cores.")
     parts += paper_results.sections(DOCS)
-    parts += soft_results.sections(DOCS)
-    parts += dealrec_results.sections(DOCS)
     parts += llama4rec_results.sections(DOCS)
     parts += rating_results.sections(DOCS)
     return "\n\n".join(parts) + "\n"
@@ -507,7 +500,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--seeds", type=int, nargs="+", default=rating_results.SEEDS, help="of recipes with several")
     parser.add_argument(
-        "--runs", type=Path, default=Path("runs"), help="where the runs of SOFT, DEALRec and Llama4Rec lie, or go"
+        "--runs", type=Path, default=Path("runs"), help="where the runs of the papers' experiments lie, or go"
     )
     parser.add_argument("--systems", nargs="+", default=(), help="these alone, of a recipe with one seed")
     parser.add_argument("--workspace", type=Path, help=f"checkpoints of {', '.join(LONG)}")
@@ -524,10 +517,6 @@ def main() -> None:
             content = paper_results.measure(name, tuple(arguments.seeds), arguments.runs)
         elif name in rating_results.WORDS:
             content = rating_results.measure(name, tuple(arguments.seeds))
-        elif name in soft_results.WORDS:
-            content = soft_results.measure(name, tuple(arguments.seeds), arguments.runs)
-        elif name in dealrec_results.WORDS:
-            content = dealrec_results.measure(name, tuple(arguments.seeds), arguments.runs)
         elif name in llama4rec_results.NAMES:
             content = llama4rec_results.measure(name, tuple(arguments.seeds), arguments.runs)
         elif name in LONG:
