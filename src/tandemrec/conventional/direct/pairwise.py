@@ -28,7 +28,7 @@ from tandemrec.recommender import Config, FitReport, Scorer
 from tandemrec.training import Task, TrainingConfig, default_device, train
 
 CACHE_SCORES = 1 << 19
-"""Scores that a processor writes and reads again best: 2 MB, so that blocks of them stay in its caches."""
+"""Scores that a thread of a processor writes and reads again best: 2 MB, so that blocks of them stay in its caches."""
 
 
 class PairwiseConfig(Config):
@@ -214,7 +214,8 @@ class PairwiseModel(Scorer):
     def rows_at_once(self, n_items: int) -> int:
         """Few enough for the cache of a processor, enough for a matrix product to be worth it."""
         most = super().rows_at_once(n_items)
-        return min(most, max(64, CACHE_SCORES // n_items)) if self.device.type == "cpu" else most
+        cached = CACHE_SCORES * torch.get_num_threads()
+        return min(most, max(64, cached // n_items)) if self.device.type == "cpu" else most
 
     def save(self, directory: Path) -> None:
         """Write `config.json` and `model.safetensors`: the final vectors, which are all that answering takes."""
