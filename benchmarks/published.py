@@ -100,6 +100,7 @@ PUBLISHED = {
     ("amazon-toys", "ItemKNN"): {"ndcg@10": 0.0428, "hr@10": 0.0725},
     ("amazon-toys", "ItemKNN recency"): {"ndcg@10": 0.0510, "hr@10": 0.0821},
     ("amazon-toys", "SASRec"): {"ndcg@10": 0.0580, "hr@10": 0.0970},
+    ("amazon-toys", "Caser"): {"ndcg@10": 0.0141, "hr@10": 0.0270},
     ("tiger/toys", "ItemKNN recency"): {"ndcg@10": 0.0510, "hr@10": 0.0821},
     ("tiger/toys", "SASRec"): {"ndcg@10": 0.0580, "hr@10": 0.0970},
     ("tiger/toys", "TIGER"): {"ndcg@10": 0.0292, "hr@10": 0.0522},
