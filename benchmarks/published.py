@@ -110,7 +110,8 @@ PUBLISHED = {
 }
 """Reference measurements of the likes-only protocol and of kNN on Toys; for SASRec the public runs with cross-entropy
 on MovieLens (RecSys 2023, where BERT4Rec's is from too; GRU4Rec's is from HSTU's) and with sampled softmax on Toys (the
-eSASRec study); TIGER's is a public reproduction's, which does not reach the paper's .0432 / .0712."""
+eSASRec study); TIGER's is a public reproduction's, which does not reach the paper's .0432 / .0712;
+Caser's on Toys is of S3-Rec's table."""
 
 WORDS = {
     "ml-100k-likes": "MovieLens-100K, likes only (rating ≥ 4), leave-one-out; `tandem run ml-100k-likes`",
