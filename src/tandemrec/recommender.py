@@ -163,7 +163,7 @@ class Scorer(Recommender):
     def scores(self, examples: Examples) -> torch.Tensor:
         """Float32 scores (B, I) on the model's device; higher is better. Callers pass blocks, see `score_blocks`.
 
-        The tensor is the caller's, who may write into it.
+        The tensor is contiguous and the caller's, who may write into it.
         """
 
     def rows_at_once(self, n_items: int) -> int:

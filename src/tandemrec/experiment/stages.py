@@ -56,6 +56,9 @@ LISTS = "lists.parquet"
 SHOWN_OUTPUTS = 10
 """Generated titles that go into the report; all of them are in the artifact."""
 
+FILES = {"instructions": INSTRUCTIONS, "augmentation": ADDED, "lists": LISTS_OF_TEACHER}
+"""What a model reads of the stages that prepare it, by the name of the material; of others, the folder."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -165,29 +168,27 @@ class Stages:
             self.bases[name] = base
         lesson = split if choice is None else choice.lesson(split)
         answers = self._distilled(config, lesson, cut, choice)
-        ids = semantic_ids(self, config, split.dataset)
-        mutual = Mutual(self, split, cut)
-        instructions, augmentation = mutual.instructions(config), mutual.augmented(config)
+        mutual, taught = Mutual(self, split, cut), Taught(self, split, cut)
         identity = base.content if base else folder_identity(config)
-        taught = Taught(self, split, cut)
-        lists, thoughts = taught.lists(config), taught.thoughts(name, base, identity)
+        found = {
+            "semantic_ids": semantic_ids(self, config, split.dataset),
+            "instructions": mutual.instructions(config),
+            "augmentation": mutual.augmented(config),
+            "lists": taught.lists(config),
+            "thoughts": taught.thoughts(name, base, identity),
+        }
+        extra = {key: artifact for key, artifact in found.items() if artifact is not None}
         seed = self.recipe.fit_seed(name)
-        if instructions is not None:
-            self.instructions[name] = instructions
+        if "instructions" in extra:
+            self.instructions[name] = extra["instructions"]
         if answers is not None:
             self.answers[name] = answers
-        if lists is not None:
-            self.lists[name] = lists
+        if "lists" in extra:
+            self.lists[name] = extra["lists"]
 
         def make(draft: Path, work: Path) -> dict[str, Any]:
-            materials = replace(
-                self.materials(config, base, answers),
-                semantic_ids=ids.path if ids else None,
-                instructions=instructions.path / INSTRUCTIONS if instructions else None,
-                augmentation=augmentation.path / ADDED if augmentation else None,
-                lists=lists.path / LISTS_OF_TEACHER if lists else None,
-                thoughts=thoughts.path if thoughts else None,
-            )
+            paths: dict[str, Any] = {key: artifact.path / FILES.get(key, "") for key, artifact in extra.items()}
+            materials = replace(self.materials(config, base, answers), **paths)
             model = make_recommender(config, materials)
             report = model.fit(lesson, seed=seed, workspace=work)
             model.save(draft)
@@ -202,16 +203,12 @@ class Stages:
             "partners": self.partners(config),
             "distilled": answers.content if answers else None,
             "choice": choice.content if choice else None,
-            **({"semantic_ids": ids.content} if ids else {}),
-            **({"instructions": instructions.content} if instructions else {}),
-            **({"augmentation": augmentation.content} if augmentation else {}),
-            **({"lists": lists.content} if lists else {}),
-            **({"thoughts": thoughts.content} if thoughts else {}),
+            **{key: artifact.content for key, artifact in extra.items()},
             "seed": seed,
             "code": code_version(*code_rooms(config)),
         }
         self.fitted[name] = self.get(f"fit:{name}", depends, make, self.foresights.fit(name, lesson))
-        own = [base, answers, ids, *mutual.origins, instructions, augmentation, lists, thoughts, self.fitted[name]]
+        own = [base, answers, *mutual.origins, *extra.values(), self.fitted[name]]
         self.needs[name] = self._needed(config, own, choice)
         return self.fitted[name]
 
