@@ -131,7 +131,8 @@ class Engine:
         self.accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
         for tracker in self.accelerator.trackers:  # `end_training` would end the process group too
             tracker.finish()
-        self.accelerator.free_memory()
+        if self.processes > 1 or self.sharding or self._device().type != "cpu":
+            self.accelerator.free_memory()  # on a CPU it would only search for garbage, a quarter of a second
         if self.sharding == "deepspeed":  # or Transformers would load every further model in parts
             from transformers.integrations import unset_hf_deepspeed_config
 

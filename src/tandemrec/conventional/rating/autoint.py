@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Sequence
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +43,52 @@ class AutoIntConfig(InteractionConfig):
         return AutoIntInteractions(fields, self)
 
 
+class FieldMixing(torch.autograd.Function):
+    """Σ_k α_mk v_k with α_m = softmax_k ⟨q_m, k_k⟩.
+
+    Fields are few and heads narrow: with the batch as innermost axis plain products beat tiny matrix products. Written
+    out because autograd would keep the products, and add up slopes of either factor in whichever order comes first.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query_HXFB: Tensor, key_HXFB: Tensor, value_HXFB: Tensor) -> Tensor:
+        """(H, X, F, B) each → (H, X, F, B)."""
+        weight_HFFB = _inner(query_HXFB, key_HXFB).softmax(2)
+        ctx.save_for_backward(query_HXFB, key_HXFB, value_HXFB, weight_HFFB)
+        return _mixed(weight_HFFB, value_HXFB)
+
+    @staticmethod
+    def backward(ctx: Any, gradient_HXFB: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """By query, key and value."""
+        query_HXFB, key_HXFB, value_HXFB, weight_HFFB = ctx.saved_tensors
+        by_weight_HFFB = _inner(gradient_HXFB, value_HXFB).mul_(weight_HFFB)
+        by_score_HFFB = by_weight_HFFB.addcmul_(weight_HFFB, by_weight_HFFB.sum(2, keepdim=True), value=-1)
+        by_query = _mixed(by_score_HFFB, key_HXFB)
+        by_key, by_value = (
+            _mixed(x_HFFB.transpose(1, 2), y_HXFB)
+            for x_HFFB, y_HXFB in ((by_score_HFFB, query_HXFB), (weight_HFFB, gradient_HXFB))
+        )
+        return by_query, by_key, by_value
+
+
+def _inner(left_HXFB: Tensor, right_HXFB: Tensor) -> Tensor:
+    """Σ_x l_hxm r_hxk, (H, F, F, B)."""
+    return _added(left_HXFB[:, :, :, None].unbind(1), right_HXFB[:, :, None].unbind(1))
+
+
+def _mixed(weight_HFFB: Tensor, value_HXFB: Tensor) -> Tensor:
+    """Σ_k w_hmk v_hxk, (H, X, F, B)."""
+    return _added(weight_HFFB[:, None].unbind(3), value_HXFB[:, :, None].unbind(3))
+
+
+def _added(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
+    """Sum of products, one after the other: nothing larger than the sum is ever made."""
+    total = left[0] * right[0]
+    for one, other in zip(left[1:], right[1:], strict=True):
+        total.addcmul_(one, other)
+    return total
+
+
 class FieldAttention(nn.Module):
     """ReLU(concat_h Σ_k α^h_mk W_V^h e_k + W_Res e_m), α^h_m = softmax_k ⟨W_Q^h e_m, W_K^h e_k⟩ (eq. 5–8).
 
@@ -56,15 +103,12 @@ class FieldAttention(nn.Module):
         nn.init.normal_(self.maps, std=0.05)
 
     def forward(self, vectors_DFB: Tensor) -> Tensor:
-        """(D, F, B) → (D, F, B). Fields are few and heads narrow: with the batch as innermost axis plain products beat
-        tiny matrix products.
-        """
-        mapped = self.maps.transpose(1, 2).flatten(0, 1) @ vectors_DFB.flatten(1)
-        *three, residual_DFB = mapped.view(4, *vectors_DFB.shape)
-        query_HXFB, key_HXFB, value_HXFB = (part.unflatten(0, (self.heads, -1)) for part in three)
-        weight_HFFB = (query_HXFB[:, :, :, None] * key_HXFB[:, :, None]).sum(1).softmax(2)
-        mixed_HXFB = (weight_HFFB[:, None] * value_HXFB[:, :, None]).sum(3)
-        return F.relu(mixed_HXFB.flatten(0, 1) + residual_DFB)
+        """(D, F, B) → (D, F, B), in full precision."""
+        with torch.autocast(vectors_DFB.device.type, enabled=False):
+            mapped = self.maps.transpose(1, 2).flatten(0, 1) @ vectors_DFB.flatten(1)
+            *three, residual_DFB = mapped.view(4, *vectors_DFB.shape)
+            mixed_HXFB = FieldMixing.apply(*(part.unflatten(0, (self.heads, -1)) for part in three))  # type: ignore[no-untyped-call]
+            return F.relu(mixed_HXFB.flatten(0, 1) + residual_DFB)
 
 
 class AutoIntInteractions(nn.Module):

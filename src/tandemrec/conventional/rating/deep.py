@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 LEVELS = 1 << 16
-"""Dropout probabilities are rounded to multiples of 1 / LEVELS on a CPU."""
+"""Dropout probabilities are rounded to multiples of 1 / LEVELS on a CPU, and to no less than one."""
 
 
 def drop(inputs: Tensor, probability: float, training: bool) -> Tensor:
@@ -27,11 +27,12 @@ def drop(inputs: Tensor, probability: float, training: bool) -> Tensor:
 
 def _kept(inputs: Tensor, probability: float) -> Tensor:
     """0 where an entry is dropped, else what makes up for those."""
-    dropped = round(probability * LEVELS)
+    dropped = max(1, round(probability * LEVELS))
     bits = torch.empty(-(-inputs.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-    kept = bits.view(torch.int16)[: inputs.numel()].view(inputs.shape).float()
-    # Whole numbers from LEVELS / 2 below 0 up: cut to 0 and 1, which is faster than comparisons and their booleans.
-    return kept.sub_(dropped - LEVELS // 2 - 1).clamp_(0, 1).mul_(LEVELS / (LEVELS - dropped)).to(inputs.dtype)
+    level = bits.view(torch.int16)[: inputs.numel()].view(inputs.shape)
+    # Whole numbers from −LEVELS / 2 up: cut to 0 and 1, which is faster than comparisons and their booleans.
+    least = dropped - LEVELS // 2 - 1
+    return level.clamp_(least, least + 1).sub_(least).to(inputs.dtype).mul_(LEVELS / (LEVELS - dropped))
 
 
 class DroppedReLU(torch.autograd.Function):
