@@ -2,10 +2,9 @@
 
 python benchmarks/published.py ml-100k-likes ml-1m-likes ml-1m amazon-toys tiger/toys  # bundled recipes
 python benchmarks/published.py ml-100k-direct ml-100k-als  # bundled recipes with three seeds
-python benchmarks/published.py llama4rec/ml-100k-rating llama4rec/ml-100k llama4rec/ml-100k-proper  # the same
 python benchmarks/published.py dllm2rec/ml-1m llm-cf/ml-1m  # also /games, /toys; hours
 python benchmarks/published.py ml-100k-rating ml-1m-rating    # rating prediction, three seeds each (--seeds)
-python benchmarks/published.py soft/table-2-game dealrec/table-4    # `tandem reproduce` at the scaled size, in --runs
+python benchmarks/published.py soft/figure-2 llama4rec/table-2-ml-100k-proper  # `tandem reproduce`, scaled, in --runs
 python benchmarks/published.py sasrec-ml-1m --workspace W     # half an hour on four cores; continues from W
 python benchmarks/published.py gru4rec-ml-1m bert4rec-ml-1m --workspace W --minutes 60   # what an hour reaches
 python benchmarks/published.py --render                       # docs/results.md and docs/benchmarks.md
@@ -18,7 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import llama4rec_results
 import paper_results
 import rating_results
 import yaml
@@ -81,7 +79,7 @@ LONG: dict[str, tuple[str, SequenceModel[Any, Any], int | None]] = {
 }
 """Name → system, model, and most epochs (None: as configured) of trainings on all of MovieLens-1M."""
 
-NAMES = (*RECIPES, *SEEDED, *LONG, *rating_results.WORDS, *llama4rec_results.NAMES, *paper_results.NAMES)
+NAMES = (*RECIPES, *SEEDED, *LONG, *rating_results.WORDS, *paper_results.NAMES)
 SEED = 42
 SEEDS = (42, 43, 44)
 
@@ -276,7 +274,6 @@ def render() -> str:
                 parts.append(f"Time ran out before it converged. Validation NDCG@10 by epoch: {curve}.")
         parts.append(f"Measured on {machine['processor']}, {machine['cores']} cores.")
     parts += paper_results.sections(DOCS)
-    parts += llama4rec_results.sections(DOCS)
     parts += rating_results.sections(DOCS)
     return "\n\n".join(parts) + "\n"
 
@@ -519,8 +516,6 @@ def main() -> None:
             content = paper_results.measure(name, tuple(arguments.seeds), arguments.runs)
         elif name in rating_results.WORDS:
             content = rating_results.measure(name, tuple(arguments.seeds))
-        elif name in llama4rec_results.NAMES:
-            content = llama4rec_results.measure(name, tuple(arguments.seeds), arguments.runs)
         elif name in LONG:
             content = long_training(name, arguments.workspace, arguments.minutes)
         else:

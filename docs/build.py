@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import tandemrec
 from docs.api_pages import api_pages
-from tandemrec.experiment.papers import Better, Cheaper, Claim, Easier, papers
+from tandemrec.experiment.papers import Better, Cheaper, Claim, Easier, Experiment, papers
 from tandemrec.report.leaderboard import table_of
 
 DOCS = Path(__file__).resolve().parent
@@ -34,7 +34,7 @@ def _experiments(paper: str) -> str:
             one.shows,
             f"`{one.recipe}`",
             f"{', '.join(one.metrics)}; judged by {one.judged_by}",
-            "; ".join(_claim(claim) for claim in one.claims) or "none to test",
+            "; ".join([*map(_claim, one.claims), *_rivals(one)]) or "none to test",
             _paths(one.modules),
             _paths(one.tests, "tests/"),
         ]
@@ -62,6 +62,11 @@ def _claim(claim: Claim) -> str:
         return f"{claim.cheaper} takes less time than {claim.than}"
     assert isinstance(claim, Better)
     return f"{claim.better} > {claim.than}"
+
+
+def _rivals(one: Experiment) -> list[str]:
+    """What winners of claims are tested against beside them."""
+    return [f"beside them, the winners against {' and '.join(one.rivals)}"] if one.rivals else []
 
 
 def _paths(paths: tuple[str, ...], folder: str = "") -> str:

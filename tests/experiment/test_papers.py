@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,8 @@ def test_every_experiment_is_a_recipe_at_every_size(name: str, scale: Scale) -> 
     assert set(asked) <= set(recipe.models)
     assert recipe.tune is None
     if scale != "smoke":
-        assert systems_of(one) <= set(recipe.models)
+        assert systems_of(one) | set(one.rivals) <= set(recipe.models)
+        assert not [name for name in asked if any(fnmatchcase(name, part) for part in one.parts)]
     assert one.judged_by in one.metrics
     if not isinstance(recipe.evaluation, RatingEvaluationConfig):
         assert {int(metric.partition("@")[2]) for metric in one.metrics} <= set(recipe.evaluation.cutoffs)
@@ -174,13 +176,42 @@ def test_selectors_go_with_those_who_learn_from_them() -> None:
     assert Recipe.model_validate(reduced(tree, ["SASRec"])).selection is None
 
 
-def test_a_scaled_experiment_is_the_bundled_recipe_itself() -> None:
+@pytest.mark.parametrize(
+    ("name", "bundled"),
+    [
+        ("soft/table-2-game", "soft/games"),
+        ("llama4rec/table-2-ml-100k-mf", "llama4rec/ml-100k"),
+        ("llama4rec/table-3-ml-100k-sasrec-proper", "llama4rec/ml-100k-sequential"),
+        ("llama4rec/table-4-ml-100k-nfm", "llama4rec/ml-100k-rating"),
+    ],
+)
+def test_a_scaled_experiment_is_the_bundled_recipe_itself(name: str, bundled: str) -> None:
     """Its stages are found again by who has run the recipe."""
-    bundled, one = load_recipe("soft/games"), experiment_recipe("soft/table-2-game", "scaled")
-    assert one.models == bundled.models
+    recipe, one = load_recipe(bundled), experiment_recipe(name, "scaled")
+    assert one.models == {name: config for name, config in recipe.models.items() if name in one.models}
     assert (one.data, one.split, one.cleaning, one.evaluation) == (
-        bundled.data, bundled.split, bundled.cleaning, bundled.evaluation,
+        recipe.data, recipe.split, recipe.cleaning, recipe.evaluation,
     )  # fmt: skip
+
+
+def test_another_protocol_is_another_experiment() -> None:
+    one, other = (find_experiment(f"llama4rec/table-5-ml-1m{protocol}") for protocol in ("", "-proper"))
+    assert (other.shows, other.claims) == (f"{one.shows}, proper protocol", one.claims)
+    assert other.scaled.differs == f"{one.scaled.differs} {one.protocols['proper'].differs}"
+    for scale in ("full", "scaled"):
+        mine, theirs = (experiment_recipe(f"llama4rec/table-5-ml-1m{name}", scale) for name in ("", "-proper"))
+        assert mine.models == theirs.models
+        assert (mine.split.test_history, theirs.split.test_history) == ("train", "all")
+        assert mine.split == theirs.split.model_copy(update={"test_history": "train"})
+        assert theirs.evaluation == mine.evaluation.model_copy(update={"candidates": "all", "unreachable": "miss"})
+    direct = [f"table-{table}" for table in ("2-ml-100k", "2-ml-1m", "2-book-crossing", "5-ml-1m", "5-book-crossing")]
+    assert {f"llama4rec/{table}-proper" for table in direct} <= set(NAMES)
+    sequences = [name for name in NAMES if name.startswith("llama4rec/table-3")]
+    judged = {name: experiment_recipe(name, "scaled") for name in sequences}
+    for name, recipe in judged.items():
+        proper = name.endswith("-proper")
+        assert (recipe.split.test_history == "all") is recipe.evaluation.exclude_seen is proper, name
+    assert len(sequences) == 8
 
 
 def test_what_is_said_of_how_much_is_trained() -> None:

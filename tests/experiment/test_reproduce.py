@@ -13,6 +13,7 @@ from tandemrec.errors import InputError
 from tandemrec.experiment.claims import judge_claims
 from tandemrec.experiment.papers import Experiment, experiment_recipe
 from tandemrec.experiment.reproduce import holds, reproduce, write_recipe
+from tandemrec.experiment.reranked import over_seeds
 from tandemrec.experiment.run import Run
 from tandemrec.experiment.store import StageEvent
 from tandemrec.report.reproduction import reproduction_markdown, sentence, verdict
@@ -53,6 +54,13 @@ def test_an_experiment_of_every_other_paper(name: str, heading: str, tmp_path: P
         assert claim["verdict"] in {"held", "reversed", "open"}
         assert claim["low"] <= claim["gain"] <= claim["high"]
         assert claim["systems"][0] in sentence(claim, results)
+    shown = {row["system"] for row in results["systems"]}
+    gains = {row["system"]: row for row in results["rerankings"]["rows"]}
+    assert set(gains) == {name for name in shown if name.endswith("Llama4Rec")}
+    assert not shown & {"NFM tuned", "NFM+DA asked"}
+    for row in gains.values():
+        assert (len(row["chosen"]), row["base"], row["bounds"]) == (1, "NFM+DA", None)
+        assert f"{row['chosen'][0]['llm']} α₁" in (tmp_path / "out" / "reproduction.md").read_text()
     for row in results["systems"]:
         assert set(row["metrics"]) == set(row["published"]) == set(results["metrics"])
     assert heading in (tmp_path / "out" / "seed-42" / "report.html").read_text()
@@ -92,6 +100,39 @@ def test_verdicts_after_the_correction() -> None:
     assert [claim.get("p_holm") for claim in judged] == [pytest.approx(p) for p in (0.02, 0.003, 0.04)] + [None]
     weaker = judge_claims(claiming(*claims), compared(*((f"A{n}", f"B{n}", 0.1, 0.03) for n in (1, 2, 3))), [])
     assert {claim["verdict"] for claim in weaker[:3]} == {"open"}
+
+
+def test_rivals_are_tested_against_every_winner_and_corrected_by_themselves() -> None:
+    claims = [{"better": winner, "than": loser} for winner, loser in (("A1", "B"), ("A1", "A2"), ("A2", "B"))]
+    experiment = claiming(*claims).model_copy(update={"rivals": ("C",)})
+    pairs = [("A1", "B", 0.1, 0.01), ("A1", "A2", 0.1, 0.01), ("A2", "B", 0.1, 0.01)]
+    found = compared(*pairs, ("A1", "C", -0.1, 0.02), ("A2", "C", 0.1, 0.5))
+    judged = judge_claims(experiment, found, [], experiment.against_rivals)
+    assert [claim["systems"] for claim in judged] == [["A1", "C"], ["A2", "C"]]
+    assert [claim["verdict"] for claim in judged] == ["reversed", "open"]
+    assert [claim["p_holm"] for claim in judged] == [pytest.approx(0.04), pytest.approx(0.5)]
+    assert len(judge_claims(experiment, found, [])) == 3
+
+
+def test_gains_of_several_trainings() -> None:
+    def finished(gain: float, bounds: dict[str, float] | None, ranked: bool = True) -> tuple[Any, Any]:
+        row = {"base": "B", "depth": 10, "segments": {}, "gain": {"mean": gain, "standard_error": 0.1}}
+        rows = [row | {"system": "A", "value": 0.2, "bounds": bounds}]
+        rows += [row | {"system": "R", "value": 0.4, "bounds": None}] if ranked else []
+        notes = {"llm": "L", "weighting": {"max_llm_weight": gain}, "curve": []}
+        card = {"models": {"A": {"notes": notes}, "R": {"notes": {}}, "B": {"notes": {}}}}
+        return {"evaluation": {"headline": "hr@10"}, "rerankings": rows}, card
+
+    found = over_seeds([finished(0.1, {"reach": 0.5}), finished(0.3, {"reach": 0.7})], ["B", "A", "R"])
+    aggregate, ranker = found["rows"]
+    assert (found["metric"], aggregate["system"], aggregate["base"], aggregate["depth"]) == ("hr@10", "A", "B", 10)
+    assert aggregate["gain"] == {"mean": pytest.approx(0.2), "standard_error": pytest.approx(0.1)}
+    assert (aggregate["value"], aggregate["bounds"]) == (0.2, {"reach": pytest.approx(0.6)})
+    assert [one["weighting"]["max_llm_weight"] for one in aggregate["chosen"]] == [0.1, 0.3]
+    assert (ranker["system"], ranker["bounds"], ranker["chosen"]) == ("R", None, [])
+    assert over_seeds([finished(0.1, None), finished(0.1, None, ranked=False)], ["R"])["rows"] == []
+    older = {"evaluation": {"headline": "hr@10"}}  # of a version without these rows
+    assert over_seeds([(older, {})], ["A"])["rows"] == []
 
 
 def test_less_error_is_a_gain() -> None:
@@ -196,7 +237,13 @@ def test_a_page_without_claims_and_figures() -> None:
         "metrics": ["m"], "systems": [], "absent": {"X": {"m": 0.5}}, "differs": "", "note": "", "recipe": "r",
         "effort": "1 systems", "data": {"name": "d", "users": 1, "items": 2, "interactions": 3}, "seeds": [1],
         "split": "s", "protocol": "p.", "hardware": {"processor": "x", "cores": 1},
+        "rivals": [], "rerankings": {"metric": "m", "rows": []},
     }  # fmt: skip
     page = reproduction_markdown(results)
     assert "| X (not run) |  | 0.5000 |  |" in page
     assert "no claim to test" in page
+    assert "beside the paper's" not in page
+    assert "adds to its base" not in page
+    rival = {"kind": "better", "systems": ["A", "C"], "verdict": "not asked"}
+    page = reproduction_markdown(results | {"rivals": [rival]})
+    assert "Against systems beside the paper's, corrected by themselves:\n\n- A is better than C: not asked" in page

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tandemrec.report.reranking import reranking_grids, reranking_markdown, weights_plot
+from tandemrec.report.reranking import gain_grid, reranking_grids, reranking_markdown, weights_plot
 
 
 def gain(n: int, mean: float, **spans: int) -> dict[str, Any]:
@@ -70,6 +70,16 @@ def test_ratings_have_no_bounds() -> None:
     overall, activity = reranking_grids(results, {"models": {}})
     assert overall.header == ["system", "base", "gain"]
     assert len(activity.rows) == 1
+
+
+def test_what_validation_chose_in_every_training() -> None:
+    settings = {"max_llm_weight": 0.5, "weight_floor": 0.1, "bucket_weights": [0.3, 0]}
+    methods = ("adaptive", "uniform", "fitted", "none")
+    chosen = [{"llm": "A", "weighting": settings | {"method": method}} for method in methods]
+    grid = gain_grid("ndcg@10", [row("sum", None) | {"chosen": chosen}, row("ranker", None) | {"chosen": []}])
+    assert grid.header == ["system", "base", "gain", "chosen, training by training"]
+    assert [line[-1] for line in grid.rows] == ["A α₁ 0.5 α₂ 0.1; A α 0.5; A α 0.3, 0; A alone", ""]
+    assert "Chosen on validation" in grid.note
 
 
 def test_the_weights_are_drawn_over_activity() -> None:

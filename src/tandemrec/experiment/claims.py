@@ -16,7 +16,9 @@ from tandemrec.report.comparison import pair_of
 Verdict = Literal["held", "reversed", "open", "not asked"]
 
 
-def judge_claims(experiment: Experiment, compared: Mapping[str, Any], runs: Sequence[Run]) -> list[dict[str, Any]]:
+def judge_claims(
+    experiment: Experiment, compared: Mapping[str, Any], runs: Sequence[Run], claims: Sequence[Claim] | None = None
+) -> list[dict[str, Any]]:
     """Every claim with its verdict and the figures behind it.
 
     Claims about accuracy are paired tests over users (several runs: over users and training seeds), corrected by Holm
@@ -27,9 +29,11 @@ def judge_claims(experiment: Experiment, compared: Mapping[str, Any], runs: Sequ
         experiment: whose claims.
         compared: what `compare` found in the runs, by the experiment's metric.
         runs: one a training seed.
+        claims: which ones, corrected together; default: the paper's.
     """
     there = {row["system"] for row in compared["leaderboard"]}
-    judged = [_judged(claim, experiment, compared, runs, there) for claim in experiment.claims]
+    asked = experiment.claims if claims is None else claims
+    judged = [_judged(claim, experiment, compared, runs, there) for claim in asked]
     tested = [row for row in judged if "p_value" in row]
     corrected = holm(np.array([row["p_value"] for row in tested]))
     for row, p_holm in zip(tested, corrected, strict=True):

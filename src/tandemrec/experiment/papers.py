@@ -18,7 +18,7 @@ from tandemrec.errors import InputError
 from tandemrec.experiment.bundled import read_recipe
 from tandemrec.experiment.fine_tunings import effort
 from tandemrec.experiment.recipe import Recipe, explain, load_recipe, parse_yaml
-from tandemrec.experiment.variation import changed, reduced
+from tandemrec.experiment.variation import changed, merged, reduced
 from tandemrec.recommender import Config
 
 Scale = Literal["full", "scaled", "smoke"]
@@ -77,6 +77,16 @@ class Size(Config):
     """What is not as in the paper."""
 
 
+class Judgement(Config):
+    """Another way to judge the systems of an experiment."""
+
+    change: dict[str, Any]
+    """Merged into the recipe at every size, see `variation.changed`."""
+
+    differs: str
+    """What it is."""
+
+
 class Experiment(Config):
     """A table or figure, or a part of one."""
 
@@ -92,6 +102,9 @@ class Experiment(Config):
     systems: tuple[str, ...] | None = None
     """The systems of the recipe that take part, with all they build on; null: all."""
 
+    parts: tuple[str, ...] = ()
+    """Systems that others are made of, with `*` for any text: they are compared, and left out of the tables."""
+
     metrics: tuple[str, ...] = Field(min_length=1)
     """What is shown."""
 
@@ -106,6 +119,12 @@ class Experiment(Config):
 
     claims: tuple[Claim, ...] = ()
     """What the paper says they show."""
+
+    rivals: tuple[str, ...] = ()
+    """Systems beside the paper's; every winner of a claim is tested against each of them, which is counted apart."""
+
+    protocols: dict[str, Judgement] = Field(default_factory=dict)
+    """Other protocols by name; in each of them it is another experiment, `NAME-PROTOCOL`."""
 
     modules: tuple[str, ...] = Field(min_length=1)
     """What computes it, as paths below the package."""
@@ -134,6 +153,22 @@ class Experiment(Config):
         found: Size = getattr(self, scale)
         return found
 
+    @property
+    def against_rivals(self) -> list[Better]:
+        """Every winner of a claim against every rival."""
+        winners = dict.fromkeys(claim.better for claim in self.claims if isinstance(claim, Better))
+        return [Better(better=winner, than=rival) for winner in winners for rival in self.rivals]
+
+    def in_protocol(self, protocol: str) -> Experiment:
+        """The experiment that it is in another protocol."""
+        other = self.protocols[protocol]
+        new: dict[str, Any] = {"shows": f"{self.shows}, {protocol} protocol", "protocols": {}}
+        for scale in SCALES:
+            size = self.size(scale)
+            differs = f"{size.differs} {other.differs}".strip()
+            new[scale] = size.model_copy(update={"change": merged(size.change, other.change), "differs": differs})
+        return self.model_copy(update=new)
+
 
 class Paper(Config):
     """A paper and its experiments."""
@@ -158,9 +193,17 @@ def papers() -> Mapping[str, Paper]:
         tree = parse_yaml(file.read_text(encoding="utf-8"), file.name)
         tree.pop(SHARED, None)
         try:
-            found[file.name.removesuffix(".yaml")] = Paper.model_validate(tree)
+            paper = Paper.model_validate(tree)
         except ValidationError as error:
             raise InputError(f"{file.name}: {explain(error, tree)}") from None
+        found[file.name.removesuffix(".yaml")] = paper.model_copy(update={"experiments": _in_all_protocols(paper)})
+    return found
+
+
+def _in_all_protocols(paper: Paper) -> dict[str, Experiment]:
+    found: dict[str, Experiment] = {}
+    for name, one in paper.experiments.items():
+        found |= {name: one} | {f"{name}-{protocol}": one.in_protocol(protocol) for protocol in one.protocols}
     return found
 
 

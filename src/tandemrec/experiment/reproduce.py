@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tandemrec.experiment.compare import compare
 from tandemrec.experiment.fine_tunings import effort
 from tandemrec.experiment.papers import Experiment, Scale, experiment_recipe, find_experiment, papers
 from tandemrec.experiment.recipe import Recipe
+from tandemrec.experiment.reranked import over_seeds
 from tandemrec.experiment.run import Run, run
 from tandemrec.experiment.store import StageEvent, write_whole
 from tandemrec.report.reproduction import reproduction_markdown, reproduction_page
@@ -118,7 +120,8 @@ def _results(
     name: str, scale: Scale, experiment: Experiment, compared: Mapping[str, Any], runs: Sequence[Run]
 ) -> dict[str, Any]:
     recipe = experiment_recipe(name, scale)
-    board = [row for row in compared["leaderboard"] if row["system"] in recipe.models]
+    shown = [name for name in recipe.models if not any(fnmatchcase(name, part) for part in experiment.parts)]
+    board = [row for row in compared["leaderboard"] if row["system"] in shown]
     metrics = [metric for metric in experiment.metrics if all(metric in row["metrics"] for row in board)]
     systems = [
         {
@@ -157,6 +160,8 @@ def _results(
             if system not in recipe.models
         },
         "claims": judge_claims(experiment, compared, runs),
+        "rivals": judge_claims(experiment, compared, runs, experiment.against_rivals),
+        "rerankings": over_seeds([(run.results, run.card) for run in runs], shown),
         "hardware": runs[0].card["hardware"],
     }
 

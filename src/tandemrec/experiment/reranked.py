@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,40 @@ def rerankings(recipe: Recipe, split: Split, frames: Mapping[str, pl.DataFrame])
                 row["bounds"] = order_bounds(base, config.candidates, judge.headline)
         rows.append(row | segment_gains(own, base, judge.headline, counts, judge.groups))
     return rows
+
+
+def over_seeds(
+    finished: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], systems: Sequence[str]
+) -> dict[str, Any]:
+    """What aggregates and rankers add, mean of repeated trainings.
+
+    Args:
+        finished: `results.json` and `run_card.json` of every training of a recipe.
+        systems: which rows.
+
+    Returns:
+        JSON-able: `metric`, and `rows` as those of `rerankings` without segments; a gain's standard error is the mean
+        of the trainings'. `chosen` tells of every training whom an aggregate asks and with which weights.
+    """
+    found = []
+    for system in systems:
+        rows = [row for results, _ in finished for row in results.get("rerankings", []) if row["system"] == system]
+        if len(rows) < len(finished):
+            continue
+        notes = [card["models"][system]["notes"] for _, card in finished]
+        chosen = [{key: note[key] for key in ("llm", "weighting")} for note in notes if "weighting" in note]
+        mean = {key: _mean([row[key] for row in rows]) for key in ("value", "bounds", "gain")}
+        found.append({key: rows[0][key] for key in ("system", "base", "depth")} | mean | {"chosen": chosen})
+    return {"metric": finished[0][0]["evaluation"]["headline"], "rows": found}
+
+
+def _mean(several: Sequence[Any]) -> Any:
+    """Mean of figures, or of mappings of figures key by key; None where one is missing."""
+    if None in several:
+        return None
+    if isinstance(several[0], Mapping):
+        return {key: _mean([one[key] for one in several]) for key in several[0]}
+    return float(np.mean(several))
 
 
 def _counts(split: Split, part: str, frame: pl.DataFrame) -> dict[str, IntArray]:

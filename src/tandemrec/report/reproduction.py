@@ -10,6 +10,7 @@ from rich.table import Table
 from tandemrec.report.cost import duration
 from tandemrec.report.html import comparison_page
 from tandemrec.report.leaderboard import cell, table_of
+from tandemrec.report.reranking import HEADING, Grid, gain_grid
 
 VERDICTS = {
     "held": "held",
@@ -18,6 +19,8 @@ VERDICTS = {
     "not asked": "not asked at this size",
 }
 """Verdict of several claims → words."""
+
+RIVALS = "Against systems beside the paper's"
 
 SHORT = {"held": "held", "reversed": "the other way round", "open": "open", "not asked": "not asked"}
 
@@ -135,23 +138,34 @@ def figures_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]
     return [*header, "training"], rows
 
 
-def claims_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and a row a claim."""
-    return ["verdict", "claim"], [[SHORT[claim["verdict"]], sentence(claim, results)] for claim in results["claims"]]
+def claims_table(results: Mapping[str, Any], kind: str) -> tuple[list[str], list[list[str]]] | None:
+    """Header and a row a claim of the paper (`claims`) or against a rival (`rivals`); None without any."""
+    rows = [[SHORT[claim["verdict"]], sentence(claim, results)] for claim in results[kind]]
+    return (["verdict", "claim"], rows) if rows else None
 
 
 def reproduction_markdown(results: Mapping[str, Any], heading: str = "#") -> str:
-    """The verdict, the paper's figures beside ours, every claim, and what differs from the paper."""
-    claims = "\n".join(f"- {sentence(claim, results)}" for claim in results["claims"])
+    """The verdict, the paper's figures beside ours, every claim, bounds, and what differs from the paper."""
+    claims, rivals = (
+        "\n".join(f"- {sentence(claim, results)}" for claim in results[kind]) for kind in ("claims", "rivals")
+    )
+    grid = gains(results)
     parts = [
         f"{heading} {results['paper']}, {results['shows']}, {results['scale']}: {results['experiment']}",
         results["asks"],
         verdict(results),
         table_of(*figures_table(results)),
         claims,
+        f"{RIVALS}, corrected by themselves:\n\n{rivals}" if rivals else "",
+        f"{HEADING}:\n\n{table_of(grid.header, grid.rows)}\n\n{grid.note}" if grid.rows else "",
         *footnotes(results),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def gains(results: Mapping[str, Any]) -> Grid:
+    """What rankers and aggregates add to their bases, within which bounds, and the weights that were chosen."""
+    return gain_grid(results["rerankings"]["metric"], results["rerankings"]["rows"])
 
 
 def footnotes(results: Mapping[str, Any]) -> list[str]:
@@ -181,7 +195,11 @@ def reproduction_page(results: Mapping[str, Any], compared: Mapping[str, Any]) -
         "question": results["asks"],
         "answer": verdict(results),
         "figures": figures_table(results),
-        "claims": claims_table(results) if results["claims"] else None,
+        "claims": claims_table(results, "claims"),
+        "rivals_title": RIVALS,
+        "rivals": claims_table(results, "rivals"),
+        "reranking_title": HEADING,
+        "reranking": [grid for grid in (gains(results),) if grid.rows],
         "footnotes": [note for note in footnotes(results) if note],
     }
     return comparison_page(compared, shown)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
@@ -30,7 +30,7 @@ def reranking_grids(results: Mapping[str, Any], card: Mapping[str, Any]) -> Iter
     """
     found = results.get("rerankings", [])
     if found:
-        yield _overall(results, found)
+        yield gain_grid(results["evaluation"]["headline"], found)
     for name in found[0]["segments"] if found else ():
         yield _by_group(results, name, found)
     for grid in (_weights(card["models"]), _asking(card["models"], is_rating(results))):
@@ -62,12 +62,18 @@ def reranking_markdown(results: Mapping[str, Any], card: Mapping[str, Any]) -> s
 HEADING = "What it adds to its base"
 
 
-def _overall(results: Mapping[str, Any], found: list[Mapping[str, Any]]) -> Grid:
-    metric = results["evaluation"]["headline"]
-    bounded = any(row["bounds"] for row in found)
+def gain_grid(metric: str, found: Sequence[Mapping[str, Any]]) -> Grid:
+    """What every system adds to its base, between which bounds; of repeated trainings also what validation chose.
+
+    Args:
+        metric: of all figures.
+        found: rows of `rerankings`, or their means over trainings, which have `chosen`.
+    """
+    bounded, chosen = (any(row.get(key) for row in found) for key in ("bounds", "chosen"))
     header = ["system", "base", "gain"]
     if bounded:
         header += ["candidates", "reach", "shuffled", "base's order", "its order", "best order"]
+    header += ["chosen, training by training"] if chosen else []
     rows = []
     for row in found:
         shown = [row["system"], row["base"], _signed(row["gain"])]
@@ -76,14 +82,28 @@ def _overall(results: Mapping[str, Any], found: list[Mapping[str, Any]]) -> Grid
             known = [bounds["shuffled"], bounds["base"], row["value"], bounds["ceiling"]] if bounds else []
             shown += [str(row["depth"]), f"{bounds['reach']:.4f}"] if bounds else [str(row["depth"]), ""]
             shown += [f"{value:.4f}" for value in known] or [""] * 4
-        rows.append(shown)
+        rows.append([*shown, *(["; ".join(map(_choice, row["chosen"]))] if chosen else [])])
     note = f"Difference in {metric} over the same users ± standard error; positive is better."
     if bounded:
         note += (
             " Reach: share of the users whose target is among the candidates, which no order can exceed (HR of that "
             f"depth); {metric} of shuffled candidates, in the base's order, and with every target in reach first."
         )
+    if chosen:
+        note += " Chosen on validation: whom it asks, and α₁ and α₂, or α of everybody or of every group of users."
     return Grid(f"Gain in {metric}", header, rows, note)
+
+
+def _choice(chosen: Mapping[str, Any]) -> str:
+    """Whom an aggregate asks, and with which weights."""
+    weighting = chosen["weighting"]
+    words = {
+        "adaptive": f" α₁ {weighting['max_llm_weight']:g} α₂ {weighting['weight_floor']:g}",
+        "uniform": f" α {weighting['max_llm_weight']:g}",
+        "fitted": f" α {', '.join(f'{weight:g}' for weight in weighting['bucket_weights'])}",
+        "none": " alone",
+    }
+    return f"{chosen['llm']}{words[weighting['method']]}"
 
 
 def _by_group(results: Mapping[str, Any], name: str, found: list[Mapping[str, Any]]) -> Grid:
