@@ -210,7 +210,8 @@ class TitleWriter(TextRecommender):
         Titles longer than generation may write are cut.
         """
         examples, target = first_targets(examples)
-        labels = [[self._labels[item][: self._answer_budget()]] for item in target]
+        budget = self._answer_budget()
+        labels = [[self._labels[item][:budget]] for item in target]
         return Prompted(self.prompts(examples), labels)
 
     def prompt_texts(self, examples: Examples) -> list[str]:
@@ -356,7 +357,8 @@ class TitleWriter(TextRecommender):
         lm, config = self.language_model, self.config
         if self._trie is None:
             # Titles are cut where training cuts them; cut to the same tokens they are the same title.
-            self._trie = Trie.build([label[: self._answer_budget()] for label in self._labels], lm.device)
+            budget = self._answer_budget()
+            self._trie = Trie.build([label[:budget] for label in self._labels], lm.device)
         k = min(config.decoded, len(self.titles))
         ranking = decode_titles(
             lm,
