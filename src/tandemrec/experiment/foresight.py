@@ -24,6 +24,8 @@ from tandemrec.llm.reader import Reader, reader_of
 from tandemrec.llm.recommenders.base import LanguageModelUser
 from tandemrec.llm.recommenders.instructed import InstructedConfig
 from tandemrec.llm.recommenders.lessons import DistilConfig
+from tandemrec.llm.recommenders.tiger import TIGERConfig
+from tandemrec.llm.recommenders.work import semantic_ids_work
 from tandemrec.llm.recommenders.writer import WriterConfig
 from tandemrec.llm.work import build_work, distil_work
 from tandemrec.recommender import Config
@@ -55,6 +57,15 @@ class Foresights:
     def fit(self, name: str, lesson: Split) -> Foresight:
         """Training of a system on the examples it learns from."""
         return Foresight(self._config(name), lambda config: fit_work(config, self._scene(name, lesson)))
+
+    def semantic_ids(self, config: TIGERConfig, split: Split) -> Foresight:
+        """Ids of the catalogue."""
+
+        def work(tiger: Config) -> Work | None:
+            assert isinstance(tiger, TIGERConfig)
+            return semantic_ids_work(tiger.ids, self._bare(split))
+
+        return Foresight(config, work)
 
     def evaluate(self, name: str, split: Split) -> Foresight:
         """Judgement of a system."""

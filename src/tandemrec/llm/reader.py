@@ -137,9 +137,26 @@ def _words(text: str) -> list[str]:
     return re.findall(r" ?[^\W\d_]+| ?\d+| ?[^\s\w]+|\s+(?!\S)|\s+", text)
 
 
+def encoder_of(path: str) -> Reader:
+    """A sentence encoder; see `llm.content.mean_pooled`.
+
+    Raises:
+        InputError: if there is no such model.
+    """
+    from transformers import AutoModel
+
+    return _stored(path, AutoModel.from_config)
+
+
 @cache
 def _folder_reader(place: str) -> Reader:
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
+
+    return _stored(place, AutoModelForCausalLM.from_config)
+
+
+def _stored(place: str, make: Callable[..., Any]) -> Reader:
+    from transformers import AutoConfig, AutoTokenizer
 
     from tandemrec.llm.model import find_folder
 
@@ -157,7 +174,7 @@ def _folder_reader(place: str) -> Reader:
 
     bos = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
     tokens = pieces, bos, int(tokenizer.eos_token_id or 0), False
-    found = _measured(AutoModelForCausalLM.from_config, config, tokens=tokens)
+    found = _measured(make, config, tokens=tokens)
     return replace(found, half=stored in (torch.float16, torch.bfloat16))
 
 
