@@ -13,7 +13,6 @@ from tandemrec.llm.id_model import IdModel, IdNetworkConfig, grow_ids
 from tandemrec.llm.kmeans import kmeans, nearest
 from tandemrec.llm.recommenders.tiger import TIGER, TIGERConfig
 from tandemrec.llm.recommenders.work import IdPlant, clustering_work, nearest_work, semantic_ids_work
-from tandemrec.llm.rq_vae import fit_rq_vae
 from tandemrec.llm.semantic_ids import SemanticIdsConfig, build_semantic_ids
 from tandemrec.work import Scene, answer_work, fit_work, switches
 from tests.counted import counted
@@ -101,7 +100,9 @@ def test_clusters_take_the_products_they_say() -> None:
 
 def test_an_rq_vae_takes_the_flops_it_says(split: Split, tmp_path: Any) -> None:
     training = {"epochs": 4, "patience": None, "validate_every": 2, "clip_norm": None, "learning_rate": 1e-3}
-    config = SemanticIdsConfig.model_validate({"content": {"kind": "tf-idf", "dim": 16}, "quantiser": RQ_VAE | {"training": training}})
+    config = SemanticIdsConfig.model_validate(
+        {"content": {"kind": "tf-idf", "dim": 16}, "quantiser": RQ_VAE | {"training": training}}
+    )
     said = semantic_ids_work(config, Scene(split, {}))
     reports = []
     found = counted(lambda: reports.append(build_semantic_ids(split.dataset, config, tmp_path, seed=0)))

@@ -125,7 +125,7 @@ def _pooled_work(encoder: Reader, texts: Sequence[str], limit: int) -> tuple[Wor
 
 def nearest_work(rows: float, centres: float, width: float) -> Work:
     """Distances in float64, and the least of each row."""
-    return 2 * product(rows, width, centres) + passes(rows * centres, 2, DOUBLE) + passes(rows * width, 3, DOUBLE)
+    return 2 * product(rows, width, centres) + passes(rows * centres, 2, DOUBLE) + passes(rows * width, 2, DOUBLE)
 
 
 def clustering_work(rows: float, centres: float, width: float, rounds: float) -> Work:
@@ -138,21 +138,19 @@ def _rq_vae_work(config: RQVAEConfig, items: float, width: int) -> Work:
     """Training over the whole catalogue, dead codes looked for before every epoch."""
     widths = [width, *config.hidden, config.latent]
     maps = list(pairwise(widths))
-    levels = config.levels * (nearest_work(items, config.codes, config.latent) + passes(items * config.latent, 8))
+    levels = config.levels * (nearest_work(items, config.codes, config.latent) + passes(items * config.latent, 4))
     inputs = sum((product(items, a, b) + passes(items * b, 1) for a, b in maps), NOTHING)
     outputs = inputs + passes(items * width, 2)
     steps = -(-items // config.batch_size)
     # Distances are no part of the gradient.
-    epoch = (inputs + outputs).differentiated() + levels + config.levels * passes(items * config.latent, 16)
+    epoch = (inputs + outputs).differentiated() + levels + config.levels * passes(items * config.latent, 8)
     calls = steps * (3.0 * (4 * len(maps) + 12) + 30.0 * config.levels)
     epoch = replace(epoch + inputs + levels, steps=steps, calls=calls)
     parameters = sum(2 * a * b + a + b for a, b in maps) + config.levels * config.codes * config.latent
     validation = inputs + outputs + levels
     start = config.levels * clustering_work(items, config.codes, config.latent, START_ROUNDS)
     memory = FLOAT * items * (width + 4 * sum(widths)) + DOUBLE * min(items * config.codes, 4e6) * 3
-    work = training_work(
-        replace(epoch, memory=memory), config.training, float(parameters), validation, examples=items
-    )
+    work = training_work(replace(epoch, memory=memory), config.training, float(parameters), validation, examples=items)
     return replace(work + start, epochs=work.epochs, stops_early=work.stops_early)
 
 
@@ -205,9 +203,7 @@ class IdPlant:
         net, norms = self.config, 2 * self.config.encoder_layers + 3 * self.config.decoder_layers + 2
         maps = 4 * net.encoder_layers + 8 * net.decoder_layers
         fed = 2 * (net.encoder_layers + net.decoder_layers) * net.dim * net.feed_forward
-        return (
-            net.dim * (self.written + self.users + maps * self.inner + norms) + fed + 2 * BUCKETS * net.heads
-        )
+        return net.dim * (self.written + self.users + maps * self.inner + norms) + fed + 2 * BUCKETS * net.heads
 
     def encode(self, rows: float, width: float, training: bool = False) -> Work:
         """States of histories."""
