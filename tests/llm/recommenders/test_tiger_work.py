@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,13 @@ import pytest
 import torch
 
 from tandemrec.data.split import Split
+from tandemrec.llm.content import content_vectors
 from tandemrec.llm.id_model import IdModel, IdNetworkConfig, grow_ids
 from tandemrec.llm.kmeans import kmeans, nearest
 from tandemrec.llm.recommenders.tiger import TIGER, TIGERConfig
-from tandemrec.llm.recommenders.work import IdPlant, clustering_work, nearest_work, semantic_ids_work
+from tandemrec.llm.recommenders.work import IdPlant, clustering_work, content_work, nearest_work, semantic_ids_work
 from tandemrec.llm.semantic_ids import SemanticIdsConfig, build_semantic_ids
+from tandemrec.llm.traffic import TRAFFIC
 from tandemrec.work import Scene, answer_work, fit_work, switches
 from tests.counted import counted
 from tests.llm.recommenders.test_tiger import SETTINGS
@@ -118,3 +121,16 @@ def test_the_width_of_vectors_is_that_of_the_texts(split: Split) -> None:
     said = IdPlant.of(config, split.dataset)
     assert said.sizes[:2] == (5, 5)
     assert said.length == 3
+
+
+@pytest.mark.parametrize("kind", ["language-model", "sentence-encoder"])
+def test_vectors_of_models_take_the_flops_they_say(kind: str, tiny: Callable[[str], str], split: Split) -> None:
+    settings = {"kind": kind, "path": tiny("llama")}
+    config = SemanticIdsConfig.model_validate({"content": settings}).content
+    said, width = content_work(config, Scene(split, {}))
+    assert width == 32
+    before = TRAFFIC.now()
+    found = counted(lambda: content_vectors(split.dataset, config))
+    assert found == pytest.approx(said.flops, rel=0.1)
+    if kind == "language-model":
+        assert TRAFFIC.read - before.read == said.read

@@ -25,6 +25,7 @@ from tandemrec.llm.content import (
 )
 from tandemrec.llm.id_model import FIRST_DIGIT, IdNetworkConfig
 from tandemrec.llm.id_training import Rows, groups_by_length, training_rows
+from tandemrec.llm.kmeans import DISTANCES
 from tandemrec.llm.reader import Reader, encoder_of, reader_of
 from tandemrec.llm.recommenders.base import PretrainedConfig
 from tandemrec.llm.recommenders.tiger import TIGERConfig
@@ -80,6 +81,7 @@ def semantic_ids_work(config: SemanticIdsConfig, scene: Scene) -> Work:
     levels, codes = quantiser.levels, quantiser.codes
     if isinstance(quantiser, ResidualKMeansConfig):
         work = levels * clustering_work(items, codes, width, quantiser.rounds)
+        work = replace(work, memory=_distances(items, codes) + 3 * FLOAT * items * width)
     else:
         work = _rq_vae_work(quantiser, items, width)
     return replace(vectors + work, epochs=work.epochs, stops_early=work.stops_early, examples=items)
@@ -117,7 +119,7 @@ def _tf_idf_work(texts: Sequence[str], config: TfIdfConfig) -> tuple[Work, int]:
 def _pooled_work(encoder: Reader, texts: Sequence[str], limit: int) -> tuple[Work, int]:
     """A sentence encoder over texts in the order of their lengths."""
     plant = Plant(encoder, False, FLOAT)
-    lengths = np.sort(np.minimum([len(ids) + 2 for ids in encoder.tokenize(texts)], limit))
+    lengths = np.sort(np.minimum([len(ids) for ids in encoder.tokenize(texts)], limit))
     batches = [lengths[start : start + ENCODED_TEXTS] for start in range(0, len(lengths), ENCODED_TEXTS)]
     work = sum((plant.forward(len(batch), float(batch.max()), 0) for batch in batches), NOTHING)
     return replace(work, read=float(lengths.sum()), memory=plant.weights), encoder.width
@@ -132,6 +134,11 @@ def clustering_work(rows: float, centres: float, width: float, rounds: float) ->
     """k-means in float64: a start whose centres are drawn one after the other, and at most so many rounds."""
     start = centres * (nearest_work(rows, 1, width) + passes(rows, 6, DOUBLE) + Work(calls=10))
     return start + (rounds + 1) * (nearest_work(rows, centres, width) + passes(rows * width, 3, DOUBLE))
+
+
+def _distances(rows: float, centres: float) -> float:
+    """Bytes of the distances that exist at once."""
+    return 3 * DOUBLE * min(rows * centres, DISTANCES)
 
 
 def _rq_vae_work(config: RQVAEConfig, items: float, width: int) -> Work:
@@ -149,7 +156,7 @@ def _rq_vae_work(config: RQVAEConfig, items: float, width: int) -> Work:
     parameters = sum(2 * a * b + a + b for a, b in maps) + config.levels * config.codes * config.latent
     validation = inputs + outputs + levels
     start = config.levels * clustering_work(items, config.codes, config.latent, START_ROUNDS)
-    memory = FLOAT * items * (width + 4 * sum(widths)) + DOUBLE * min(items * config.codes, 4e6) * 3
+    memory = FLOAT * items * (width + 4 * sum(widths)) + _distances(items, config.codes)
     work = training_work(replace(epoch, memory=memory), config.training, float(parameters), validation, examples=items)
     return replace(work + start, epochs=work.epochs, stops_early=work.stops_early)
 
