@@ -69,6 +69,9 @@ SEARCH_PASSES = 20
 CHUNK_CALLS = 400
 """Operations of a chunk of answers beside the network's: the search, and the lists that are made of it."""
 
+BUCKETS = 32
+"""Distances that T5's position bias tells apart."""
+
 SIBLINGS = 10
 """Passes over the digits by which ids go on, where probabilities are among them."""
 
@@ -267,10 +270,6 @@ class IdPlant:
         return work + passes(tokens * net.dim, over_states)
 
 
-BUCKETS = 32
-"""Distances that T5's position bias tells apart."""
-
-
 @fit_work.register
 def _fit(config: TIGERConfig, scene: Scene) -> Work:
     """Epochs over all questions; validation reads and answers those that choose the epoch."""
@@ -293,6 +292,7 @@ def _fit(config: TIGERConfig, scene: Scene) -> Work:
         judging = sum((_learned(plant, some, training=False) for some in groups), NOTHING)
         if learning.select_on == "ndcg@10":
             judging += _answered(config, plant, split, valid, 10)
+    epoch = epoch.halved(learning.training.mixed_precision != "no" and scene.device != "cpu")
     return training_work(epoch, learning.training, plant.parameters, judging, examples=int(rows.known.lengths.sum()))
 
 
