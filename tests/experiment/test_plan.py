@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import pytest
 from tandemrec.cli import app
 from tandemrec.errors import InputError
 from tandemrec.experiment import devices
+from tandemrec.experiment.costs import stage_cost
 from tandemrec.experiment.devices import DEVICES, Device, calibrate, find_device, here
 from tandemrec.experiment.plan import plan
 from tandemrec.experiment.recipe import load_recipe
 from tandemrec.experiment.run import run
-from tandemrec.report.plan import plan_notes, plan_table
+from tandemrec.experiment.store import Artifact
+from tandemrec.report.plan import foretold, plan_notes, plan_table
 from tandemrec.work import Work
 
 TINY = Path(__file__).with_name("tiny.yaml")
@@ -133,6 +136,12 @@ def test_endpoints_of_known_pace_take_time_and_others_are_left_out(tmp_path: Pat
     )
     cells = list(plan_table(found).columns[1].cells)
     assert cells.count("?") == 2
+    work = Work(read=5, requests=1, unpaced=True)
+    artifact = Artifact(
+        tmp_path, "key", {"stage": "x", "key": "key", "summary": {}, "seconds": 3.0, "foreseen": asdict(work)}
+    )
+    told = stage_cost(artifact, here())
+    assert (told["foreseen"]["seconds"], told["foreseen"]["tokens"], foretold(told)) == (None, 5, "")
 
 
 def test_tiger_and_every_selector_are_foreseen(tmp_path: Path) -> None:

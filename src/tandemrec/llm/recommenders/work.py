@@ -5,6 +5,7 @@ R histories of S tokens, Q questions about them of L digits each, I items in cod
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -186,8 +187,7 @@ class IdPlant:
     @classmethod
     def of(cls, config: TIGERConfig, dataset: Dataset) -> IdPlant:
         """For a catalogue."""
-        texts = item_texts(dataset, config.ids.content.columns)
-        equal = int(np.unique(np.unique(texts, return_inverse=True)[1], return_counts=True)[1].max())
+        equal = max(Counter(item_texts(dataset, config.ids.content.columns)).values())
         sizes = (config.ids.quantiser.codes,) * config.ids.quantiser.levels
         among = config.probabilities == "catalogue"
         return cls(config.network, (*sizes, max(2, equal)), config.user_tokens, among)
