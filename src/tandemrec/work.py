@@ -49,6 +49,10 @@ class Work:
         written: tokens that it writes.
         memory: bytes of tensors at the same time.
         examples: training examples or questions.
+        requests: questions to chat endpoints; each different one is asked once, so at most.
+        paced: seconds that the limits of endpoints make these take at least.
+        unpaced: whether an endpoint without a limit is asked, how fast it answers nobody knows.
+        fees: what endpoints charge.
     """
 
     flops: float = 0.0
@@ -64,6 +68,10 @@ class Work:
     written: float = 0.0
     memory: float = 0.0
     examples: float = 0.0
+    requests: float = 0.0
+    paced: float = 0.0
+    unpaced: bool = False
+    fees: float = 0.0
 
     def __add__(self, other: Work) -> Work:
         """One after the other."""
@@ -73,6 +81,7 @@ class Work:
             stops_early=self.stops_early or other.stops_early,
             memory=max(self.memory, other.memory),
             examples=max(self.examples, other.examples),
+            unpaced=self.unpaced or other.unpaced,
         )
 
     def __mul__(self, times: float) -> Work:
@@ -94,7 +103,10 @@ class Work:
         return replace(self, flops=0.0, bytes=0.0, host_flops=self.flops, host_bytes=self.bytes)
 
 
-SUMMED = ("flops", "half_flops", "bytes", "host_flops", "host_bytes", "calls", "steps", "read", "written")
+SUMMED = (
+    *("flops", "half_flops", "bytes", "host_flops", "host_bytes", "calls", "steps", "read", "written"),
+    *("requests", "paced", "fees"),
+)
 NOTHING = Work()
 
 

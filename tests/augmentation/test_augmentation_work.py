@@ -5,21 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from tandemrec.augmentation.attributes import AttributesConfig, write_attributes
+from tandemrec.augmentation.augmented_ratings import AugmentedRatingsConfig, ask_for_attributes
 from tandemrec.augmentation.dllm2rec import DLLM2Rec, DLLM2RecConfig
 from tandemrec.augmentation.llm_cf import LLMCF, LLMCFConfig
-from tandemrec.augmentation.work import asked_positions, lists_work, thoughts_work
+from tandemrec.augmentation.work import asked_positions, attributes_work, lists_work, thoughts_work
+from tandemrec.conventional.direct.ease import EASEConfig
 from tandemrec.conventional.sequential.sasrec import SASRecConfig
 from tandemrec.data.split import Split
+from tandemrec.llm.chat import ChatConfig
 from tandemrec.llm.reader import reader_of
 from tandemrec.llm.recommenders.base import PretrainedConfig
+from tandemrec.llm.recommenders.rater import Rater, RaterConfig
+from tandemrec.llm.traffic import TRAFFIC
 from tandemrec.recommender import Config
 from tandemrec.work import Scene, answer_work, fit_work
 from tests.augmentation.test_dllm2rec import lists_file
 from tests.augmentation.test_llm_cf import thoughts_of
 from tests.counted import counted
+from tests.fixed import Fixed
 
 ONCE = {"epochs": 1, "patience": None, "clip_norm": None}
 SASREC: dict[str, Any] = {"model": "sasrec", "dim": 16, "max_length": 5, "blocks": 1, "training": ONCE}
@@ -76,5 +84,52 @@ def test_lists_and_thoughts_are_foreseen(split: Split, nano_folder: Path) -> Non
     assert thought is not None
     # As many tokens as there is room for, for each of three thoughts about every training example.
     assert thought.written == pytest.approx(len(split.train) * 3 * 64)
-    chat = config.model_copy(update={"chat": object()})
-    assert thoughts_work(chat, reading) is None
+    chat = ChatConfig(url="http://localhost", model="toy", max_tokens=100, per_minute=60, output_price=2)
+    remote = thoughts_work(config.model_copy(update={"chat": chat}), reading)
+    assert remote is not None
+    # Each example is asked about once, and a second a question passes at least.
+    assert (remote.requests, remote.paced, remote.unpaced) == (len(split.train), len(split.train), False)
+    assert remote.written == pytest.approx(len(split.train) * 100)
+    assert remote.fees == pytest.approx(len(split.train) * 100 * 2 / 1e6)
+
+
+ASKED: dict[str, Any] = {
+    "backbone": {"model": "fm", "features": {"items": ["genre"]}},
+    "data": {"columns": {"genre": {"examples": {"Alien": "Horror"}}}, "max_new_tokens": 5},
+}
+
+
+def test_attributes_of_a_language_model_are_foreseen(split: Split, nano_folder: Path, tmp_path: Path) -> None:
+    """Each title is asked about once a column; what is written ends before its limit, if it ends."""
+    lm = {"build": "pretrained", "path": str(nano_folder)}
+    rater = RaterConfig.model_validate({"base": "FM", "lm": lm, "finetune": None, "prompt": {"similar_user": False}})
+    config = AugmentedRatingsConfig.model_validate(ASKED | {"by": "Rater"})
+    systems: dict[str, Config] = {"Rater": rater}
+    reader = reader_of(rater.lm, split.dataset)
+    said = attributes_work(config, Scene(split, systems, readers={"Rater": reader}))
+    assert said is not None
+    judge = Rater(rater, Fixed(np.zeros((60, 24))))
+    judge._lm = judge._load(str(nano_folder))
+    before = TRAFFIC.now()
+    ask_for_attributes(split, config, judge, tmp_path)
+    assert TRAFFIC.read - before.read == said.read
+    assert 0 < TRAFFIC.written - before.written <= said.written == 24 * 5
+    borrowed = RaterConfig.model_validate({"base": "FM", "tuned": "Rater"})
+    systems |= {"Again": borrowed}
+    again = config.model_copy(update={"by": "Again"})
+    assert attributes_work(again, Scene(split, systems, readers={"Rater": reader})) == said
+    nobody = config.model_copy(update={"by": "EASE"})
+    assert attributes_work(nobody, Scene(split, {"EASE": EASEConfig()})) is None
+
+
+def test_attributes_of_a_chat_are_foreseen(split: Split) -> None:
+    chat = {"url": "http://localhost", "model": "toy", "input_price": 1.0}
+    said = attributes_work(AugmentedRatingsConfig.model_validate(ASKED | {"chat": chat}), Scene(split, {}))
+    assert said is not None
+    config = AttributesConfig.model_validate(ASKED["data"])
+    asked: list[str] = []
+    write_attributes(split, config, lambda prompts: asked.extend(prompts) or prompts)  # type: ignore[func-returns-value]
+    assert said.requests == len(set(asked)) == 24
+    assert said.read == pytest.approx(sum(map(len, asked)) / 4)
+    assert said.fees == pytest.approx(said.read / 1e6)
+    assert said.unpaced

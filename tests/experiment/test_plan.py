@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import pytest
 from tandemrec.cli import app
 from tandemrec.errors import InputError
 from tandemrec.experiment import devices
+from tandemrec.experiment.costs import stage_cost
 from tandemrec.experiment.devices import DEVICES, Device, calibrate, find_device, here
 from tandemrec.experiment.plan import plan
 from tandemrec.experiment.recipe import load_recipe
 from tandemrec.experiment.run import run
-from tandemrec.report.plan import plan_notes
+from tandemrec.experiment.store import Artifact
+from tandemrec.report.plan import foretold, plan_notes, plan_table
 from tandemrec.work import Work
 
 TINY = Path(__file__).with_name("tiny.yaml")
@@ -96,7 +99,72 @@ def test_a_system_without_a_formula_is_unknown(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("tandemrec.experiment.foresight.fit_work", lambda config, scene: None)
     found = plan(load_recipe(TINY), here(), store=tmp_path)
     assert {"fit:EASE", "fit:SASRec"} < set(found["total"]["unknown"])
-    assert any("Nobody foresees fit:EASE" in note for note in plan_notes(found))
+    notes = list(plan_notes(found))
+    assert (
+        "Nobody foresees fit:EASE: there is no formula for `ease`, or for what it builds on. They are not" in notes[0]
+    )
+    assert next(row for row in found["stages"] if row["stage"] == "fit:EASE")["reason"] in notes[0]
+
+
+def test_endpoints_of_known_pace_take_time_and_others_are_left_out(tmp_path: Path) -> None:
+    chat = {"url": "http://localhost:1", "model": "toy", "input_price": 5.0, "per_minute": 30}
+    ranker = {"model": "ranker", "base": "EASE", "candidates": 5, "finetune": None, "checked": 4, "chat": chat}
+    shown = {"similar_user": False}
+    recipe = load_recipe(TINY, {"models": {"EASE": {"model": "ease"}, "Chat": ranker | {"prompt": shown}}})
+    found = plan(recipe, here(), price=3600.0, store=tmp_path)
+    rows = {row["stage"]: row for row in found["stages"]}
+    assert (rows["fit:Chat"]["requests"], rows["evaluate:Chat"]["requests"]) == (4, 60)
+    assert 2 * 60 < rows["evaluate:Chat"]["seconds"] < 2 * 60 + 5
+    assert rows["evaluate:Chat"]["money"] == pytest.approx(
+        rows["evaluate:Chat"]["seconds"] + rows["evaluate:Chat"]["fees"]
+    )
+    assert found["total"]["fees"] == pytest.approx(rows["fit:Chat"]["fees"] + rows["evaluate:Chat"]["fees"])
+    assert found["total"]["untimed"] == found["total"]["unknown"] == []
+    notes = "\n".join(plan_notes(found))
+    assert "evaluate:Chat asks a chat endpoint up to 60 times for " in notes
+
+    found = plan(
+        load_recipe(recipe.model_dump(mode="json"), {"models.Chat.chat.per_minute": None}), here(), store=tmp_path
+    )
+    assert found["total"]["untimed"] == ["fit:Chat", "evaluate:Chat"]
+    rows = {row["stage"]: row for row in found["stages"]}
+    assert rows["evaluate:Chat"]["seconds"] is None
+    assert rows["evaluate:Chat"]["read_tokens"] > 0
+    notes = "\n".join(plan_notes(found))
+    assert (
+        "The time of fit:Chat, evaluate:Chat is left out of the sum: how fast the chat endpoint answers is not" in notes
+    )
+    cells = list(plan_table(found).columns[1].cells)
+    assert cells.count("?") == 2
+    work = Work(read=5, requests=1, unpaced=True)
+    artifact = Artifact(
+        tmp_path, "key", {"stage": "x", "key": "key", "summary": {}, "seconds": 3.0, "foreseen": asdict(work)}
+    )
+    told = stage_cost(artifact, here())
+    assert (told["foreseen"]["seconds"], told["foreseen"]["tokens"], foretold(told)) == (None, 5, "")
+
+
+def test_tiger_and_every_selector_are_foreseen(tmp_path: Path) -> None:
+    tiger = {
+        "model": "tiger",
+        "learning": {"samples": "examples"},
+        "ids": {"quantiser": {"method": "rq-vae", "codes": 8}},
+    }
+    kinds = ("random", "grand", "el2n", "ccs", "tf-dcon", "recranker", "dealrec")
+    models = {f"TIGER {kind}": tiger | {"train_on": kind} for kind in kinds}
+    selection = {"budget": 10, "surrogate": "SASRec", "language_model": "BIGRec"}
+    selectors = {kind: {"selector": kind} for kind in kinds}
+    recipe = load_recipe(
+        load_recipe(TINY).model_dump(mode="json"),
+        {f"models.{name}": config for name, config in models.items()}
+        | {"selection": selection | {"selectors": selectors}},
+    )
+    found = plan(recipe, here(), store=tmp_path)
+    assert found["total"]["unknown"] == []
+    rows = {row["stage"]: row for row in found["stages"]}
+    assert {"semantic-ids", "fit:TIGER tf-dcon", "evaluate:TIGER random", "select:recranker"} < set(rows)
+    assert all(row["seconds"] > 0 for row in rows.values())
+    assert rows["fit:TIGER random"]["examples"] == 10
 
 
 def test_seconds_are_products_traffic_and_calls() -> None:

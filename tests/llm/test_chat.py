@@ -14,10 +14,13 @@ import numpy as np
 import pytest
 import torch
 
+from tandemrec.conventional.direct.ease import EASEConfig
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
 from tandemrec.llm.chat import Chat, ChatConfig
 from tandemrec.llm.recommenders.ranker import Ranker, RankerConfig
+from tandemrec.llm.traffic import TRAFFIC
+from tandemrec.work import Scene, answer_work, fit_work
 from tests.fixed import Fixed
 
 
@@ -182,16 +185,31 @@ def test_a_ranker_may_ask_a_chat(server: FakeChat, split: Split, tmp_path: Path)
             "chat": {"url": server.url, "model": "toy", "cache": tmp_path / "cache"},
         }
     )
-    model = Ranker(config, base)
+    model, before = Ranker(config, base), TRAFFIC.now()
     notes = model.fit(split).notes["answers"]
     assert notes["attempts"] == 3
     # The echo names every candidate; the first ones are those of the history, so the order is that of the prompt.
     few = split.test.take(slice(0, 5))
     assert sorted(model.rank(few, 4).items[0].tolist()) == sorted(base.rank(few, 4).items[0].tolist())
+    assert config.chat is not None
     model.save(tmp_path / "model")
     again = Ranker.load(tmp_path / "model", base)
     np.testing.assert_array_equal(again.rank(few, 4).items, model.rank(few, 4).items)
     assert again.chat is not None
     assert again.chat.attempts == 0
+    paced = config.model_copy(update={"chat": config.chat.model_copy(update={"per_minute": 120, "input_price": 3.0})})
+    scene = Scene(split, {"MF": EASEConfig()})
+    told, asked = fit_work(paced, scene), answer_work(paced, scene, few)
+    assert told is not None
+    assert asked is not None
+    assert (told.requests, asked.requests, asked.paced, asked.unpaced) == (3, 5, 2.5, False)
+    lengths = [len(request["messages"][0]["content"]) for request in server.requests]
+    assert asked.read / 5 == pytest.approx(np.mean(lengths) / 4, rel=0.2)
+    assert asked.fees == pytest.approx(asked.read * 3 / 1e6)
+    unpaced = answer_work(config, scene, few)
+    assert unpaced is not None
+    assert (unpaced.unpaced, unpaced.paced) == (True, 0)
+    assert TRAFFIC.read - before.read == 1000 * len(server.requests)  # as the server counts them
+    assert TRAFFIC.written - before.written == 100 * len(server.requests)
     with pytest.raises(ValueError, match="chat goes with style: listwise and finetune: null"):
         RankerConfig.model_validate(config.model_dump() | {"style": "like"})

@@ -37,6 +37,12 @@ def test_a_catalogue_speaks_in_titles_descriptions_and_lists() -> None:
     ]
 
 
+def test_a_catalogue_of_titles_alone_speaks_too() -> None:
+    events = pl.DataFrame({"user_id": [1, 1], "item_id": [1, 2]})
+    items = pl.DataFrame({"item_id": [1, 2], "title": ["Alien", "Up"]})
+    assert catalogue_documents(Dataset.from_frames(events, items)) == ['"Alien"', '"Up"', "Alien", "Up"]
+
+
 def test_long_lists_are_cut_and_long_values_are_no_headings() -> None:
     n = 23
     items = pl.DataFrame({"item_id": range(n), "title": [f"t{i}" for i in range(n)], "kind": ["x"] * n})

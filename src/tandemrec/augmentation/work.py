@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from tandemrec.augmentation.attributes import attribute_prompt
 from tandemrec.augmentation.augmented import AugmentedConfig
 from tandemrec.augmentation.augmented_ratings import AugmentedRatingsConfig
 from tandemrec.augmentation.dllm2rec import DLLM2RecConfig
@@ -18,8 +19,10 @@ from tandemrec.conventional.sequential.module import SequenceConfig
 from tandemrec.conventional.sequential.work import network_work
 from tandemrec.data.examples import Examples
 from tandemrec.data.split import Split
+from tandemrec.llm.generate import GenerationConfig
 from tandemrec.llm.reader import Reader
-from tandemrec.llm.work import Plant, evenly
+from tandemrec.llm.recommenders.instructed import InstructedConfig
+from tandemrec.llm.work import Plant, chat_work, evenly
 from tandemrec.recommender import Config
 from tandemrec.work import FLOAT, NOTHING, Scene, Work, answer_work, fit_work, passes, product
 
@@ -53,6 +56,35 @@ def _plain(config: AugmentedRatingsConfig) -> AugmentedRatingsConfig:
     features = config.backbone.features
     items = {name: field for name, field in features.items.items() if name not in config.data.columns}
     return config.backbone.model_copy(update={"features": features.model_copy(update={"items": items})})  # type: ignore[return-value]
+
+
+def attributes_work(config: AugmentedRatingsConfig, scene: Scene) -> Work | None:
+    """Answers as long as they may be about every title and column; a chat endpoint's are as long as those shown."""
+    titles = list(dict.fromkeys(scene.split.dataset.titles))
+    some = [titles[row] for row in np.unique(np.linspace(0, len(titles) - 1, 256).astype(int))]
+    settings, total = config.data, NOTHING
+    for name, attribute in settings.columns.items():
+        prompts = [attribute_prompt(name, title, attribute, settings.noun) for title in some]
+        if config.chat is not None:
+            total += chat_work(config.chat, prompts, list(attribute.examples.values()), len(titles))
+            continue
+        plant, limit = _judge_of(config, scene), settings.max_new_tokens
+        if plant is None:
+            return None
+        lengths = np.array([len(ids) for ids in plant.reader.tokenize(prompts)]) + len(plant.reader.bos)
+        lengths, answers = np.minimum(lengths, plant.reader.context - limit), np.full(len(some), limit)
+        written = plant.writing(lengths, answers, 1, GenerationConfig().batch_size, limit)
+        total += (len(titles) / len(some)) * written
+    return replace(total, examples=len(titles) * len(settings.columns))
+
+
+def _judge_of(config: AugmentedRatingsConfig, scene: Scene) -> Plant | None:
+    """The language model that is asked for attributes; None: the system that is named has none."""
+    assert config.by is not None
+    judge, its = scene.of(config.by)
+    if isinstance(judge, InstructedConfig) and judge.tuned is not None:
+        judge, its = scene.of(judge.tuned)
+    return Plant.of(its, judge) if isinstance(judge, InstructedConfig) and its.reader is not None else None
 
 
 def asked_positions(config: TeacherListsConfig, split: Split) -> int:
@@ -118,9 +150,9 @@ def _answer_in_context(config: LLMCFConfig, scene: Scene, examples: Examples) ->
 
 
 def thoughts_work(config: LLMCFConfig, scene: Scene) -> Work | None:
-    """Thoughts as long as they may be, and their vectors and those of titles; None where a chat endpoint writes."""
+    """Thoughts as long as they may be, and their vectors and those of titles."""
     reader, settings, split = scene.reader, config.thoughts, scene.split
-    if config.chat is not None or not isinstance(reader, Reader):
+    if not isinstance(reader, Reader):
         return None
     half = scene.device != "cpu" and reader.half
     plant = Plant(reader, half, 2 if half else FLOAT)
@@ -130,8 +162,12 @@ def thoughts_work(config: LLMCFConfig, scene: Scene) -> Work | None:
         prompt_text(about_text([titles[i] for i in row], titles[0], settings), 1, settings)
         for row in measured.history.tail(settings.history)
     ]
-    lengths = np.minimum([len(ids) for ids in reader.tokenize(prompts)], reader.context - limit)
     count = min(settings.questions, len(split.train))
+    if config.chat is not None:
+        longest = min(config.chat.max_tokens, reader.context)
+        read = plant.forward(count, longest, 0) + plant.encoded(titles)
+        return replace(chat_work(config.chat, prompts, None, count) + read, examples=count)
+    lengths = np.minimum([len(ids) for ids in reader.tokenize(prompts)], reader.context - limit)
     written = plant.writing(lengths, np.full(256, limit), settings.samples, settings.batch_size, limit)
     read = plant.forward(count * settings.samples, limit, 0) + plant.encoded(titles)
     return replace(written * (count / len(lengths)) + read, examples=count)

@@ -38,7 +38,9 @@ def stage_cost(artifact: Artifact, device: Device) -> dict[str, Any]:
 
 
 def _foreseen(artifact: Artifact, device: Device) -> dict[str, Any] | None:
-    """Seconds with all the epochs that training may take, and with those that it took; None: nobody foresaw it."""
+    """Seconds with all the epochs that training may take, and with those that it took (None: an endpoint is asked whose
+    pace nobody knows); None: nobody foresaw it.
+    """
     counts = artifact.manifest.get("foreseen")
     if counts is None:
         return None
@@ -47,8 +49,8 @@ def _foreseen(artifact: Artifact, device: Device) -> dict[str, Any] | None:
     trained = summary.get("epochs") if isinstance(summary, dict) else None
     share = trained / work.epochs if trained and work.epochs else 1.0
     return {
-        "seconds": round(at_most * share, 3),
-        "at_most": round(at_most, 3),
+        "seconds": None if at_most is None else round(at_most * share, 3),
+        "at_most": None if at_most is None else round(at_most, 3),
         "calibrated": device.calibrated,
         "flops": work.flops + work.half_flops + work.host_flops,
         "tokens": round(work.read + work.written),

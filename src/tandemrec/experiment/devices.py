@@ -74,11 +74,15 @@ class Device(Config):
         """Kind of torch device."""
         return "cpu" if self.name == "cpu" else "cuda"
 
-    def seconds(self, work: Work) -> float:
-        """Products, traffic and calls, one after the other; beside an accelerator works the processor at hand."""
+    def seconds(self, work: Work) -> float | None:
+        """Products, traffic and calls, one after the other, and what endpoints' limits add; beside an accelerator works
+        the processor at hand. None where an endpoint is asked whose pace nobody knows.
+        """
+        if work.unpaced:
+            return None
         host = self if self.kind == "cpu" or not (work.host_flops or work.host_bytes) else here("cpu")
         products = work.flops / self.flops + work.half_flops / self.half_flops + work.host_flops / host.flops
-        return products + work.bytes / self.bytes + work.host_bytes / host.bytes + work.calls * self.call
+        return products + work.bytes / self.bytes + work.host_bytes / host.bytes + work.calls * self.call + work.paced
 
 
 def _published(name: str, title: str, flops: float, half: float, terabytes: float, gib: float) -> Device:

@@ -13,9 +13,10 @@ import tandemrec.aggregation.work
 import tandemrec.conventional.direct.work
 import tandemrec.conventional.rating.work
 import tandemrec.conventional.sequential.work  # noqa: F401
+from tandemrec.augmentation.augmented_ratings import AugmentedRatingsConfig
 from tandemrec.augmentation.dllm2rec import DLLM2RecConfig
 from tandemrec.augmentation.llm_cf import LLMCFConfig
-from tandemrec.augmentation.work import lists_work, thoughts_work
+from tandemrec.augmentation.work import attributes_work, lists_work, thoughts_work
 from tandemrec.data.split import Split
 from tandemrec.evaluation.evaluate import EvaluationConfig
 from tandemrec.experiment.store import plain
@@ -24,6 +25,8 @@ from tandemrec.llm.reader import Reader, reader_of
 from tandemrec.llm.recommenders.base import LanguageModelUser
 from tandemrec.llm.recommenders.instructed import InstructedConfig
 from tandemrec.llm.recommenders.lessons import DistilConfig
+from tandemrec.llm.recommenders.tiger import TIGERConfig
+from tandemrec.llm.recommenders.work import semantic_ids_work
 from tandemrec.llm.recommenders.writer import WriterConfig
 from tandemrec.llm.work import build_work, distil_work
 from tandemrec.recommender import Config
@@ -56,6 +59,15 @@ class Foresights:
         """Training of a system on the examples it learns from."""
         return Foresight(self._config(name), lambda config: fit_work(config, self._scene(name, lesson)))
 
+    def semantic_ids(self, config: TIGERConfig, split: Split) -> Foresight:
+        """Ids of the catalogue."""
+
+        def work(tiger: Config) -> Work | None:
+            assert isinstance(tiger, TIGERConfig)
+            return semantic_ids_work(tiger.ids, self._bare(split))
+
+        return Foresight(config, work)
+
     def evaluate(self, name: str, split: Split) -> Foresight:
         """Judgement of a system."""
         settings = self.stages.recipe.evaluation
@@ -65,7 +77,9 @@ class Foresights:
             answered = answer_work(config, self._scene(name, split), examples)
             if answered is None:
                 return None
-            counted = ranking_work(len(examples), split.n_items) if isinstance(settings, EvaluationConfig) else Work()
+            counted = Work()
+            if isinstance(settings, EvaluationConfig) and not isinstance(config, TIGERConfig):  # whose lists are ranked
+                counted = ranking_work(len(examples), split.n_items)
             return replace(answered + counted, examples=len(examples))
 
         return Foresight(self._config(name), work)
@@ -130,6 +144,15 @@ class Foresights:
 
         return Foresight(self._config(config.by), work)
 
+    def attributes(self, config: AugmentedRatingsConfig, split: Split) -> Foresight:
+        """What a language model is asked about every item."""
+
+        def work(asking: Config) -> Work | None:
+            assert isinstance(asking, AugmentedRatingsConfig)
+            return attributes_work(asking, self._scene(asking.by or "", split))
+
+        return Foresight(config, work)
+
     def influence(self, name: str, settings: InfluenceConfig, selection: SelectionConfig, split: Split) -> Foresight:
         """Gradient, solve and scores over a surrogate."""
         return Foresight(
@@ -140,7 +163,14 @@ class Foresights:
         """A selector's choice."""
         chooser, surrogate = selection.selectors[selector], selection.surrogate_of(selector)
         judge = None if surrogate is None else self._config(surrogate)
-        return Foresight(chooser, lambda _: select_work(chooser, judge, selection.loss, self._bare(split)))
+        named = selection.language_model_of(selector)
+
+        def work(_: Config) -> Work | None:
+            if named is None:
+                return select_work(chooser, judge, selection.loss, self._bare(split))
+            return select_work(chooser, judge, selection.loss, self._scene(named, split), self._config(named))
+
+        return Foresight(chooser, work)
 
     def effort(self, name: str, selection: SelectionConfig, split: Split) -> Foresight:
         """Gradient norms of a language model."""

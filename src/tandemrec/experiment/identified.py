@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tandemrec.data.dataset import Dataset
+from tandemrec.data.split import Split
 from tandemrec.experiment.code_version import code_version
 from tandemrec.experiment.seeds import derive_seed
 from tandemrec.experiment.store import Artifact, hash_files, plain
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 CODE = (*(f"llm/{name}.py" for name in ("content", "kmeans", "rq_vae", "semantic_ids", "model")), "training")
 
 
-def semantic_ids(stages: Stages, config: Config, dataset: Dataset) -> Artifact | None:
+def semantic_ids(stages: Stages, config: Config, split: Split) -> Artifact | None:
     """The ids of all items, made from their texts alone; None for a system that needs none."""
     if not isinstance(config, TIGERConfig):
         return None
-    seed = derive_seed(stages.recipe.seed, "semantic-ids")
+    dataset, seed = split.dataset, derive_seed(stages.recipe.seed, "semantic-ids")
 
     def make(draft: Path, work: Path) -> dict[str, Any]:
         report = build_semantic_ids(dataset, config.ids, draft, seed=seed, workspace=work)
@@ -37,4 +37,4 @@ def semantic_ids(stages: Stages, config: Config, dataset: Dataset) -> Artifact |
         "seed": seed,
         "code": code_version(*CODE),
     }
-    return stages.get("semantic-ids", depends, make)
+    return stages.get("semantic-ids", depends, make, stages.foresights.semantic_ids(config, split))

@@ -126,7 +126,8 @@ class Mutual:
             "config": plain(config.data),
             "code": code_version("augmentation", "llm"),
         }
-        return self.stages.get("augment:attributes", depends, make)
+        foresight = self.stages.foresights.attributes(config, self.split)
+        return self.stages.get("augment:attributes", depends, make, foresight)
 
     def _origin(self, name: str, number: int, config: InstructedConfig) -> Artifact:
         """A conventional model trained on an earlier part of every history.

@@ -118,9 +118,10 @@ def plan(
 
     Returns:
         JSON-able: `device`, `stages` in their order, `total`, `tuning` (None: the recipe tunes nothing). A stage has
-        its name, `state` (`found`, `to make`, `unknown`), `seconds` (None: unknown), `at_most` (training may stop
-        early), `steps`, `epochs`, `examples`, `read_tokens`, `written_tokens`, `flops`, `memory_gib`, `fits`,
-        `advice`, and with a price `money`.
+        its name, `state` (`found`, `to make`, `unknown`), `reason` (why it is unknown, or its time is; None else),
+        `seconds` (None: unknown), `at_most` (training may stop early), `steps`, `epochs`, `examples`, `read_tokens`,
+        `written_tokens`, `requests` and `fees` (of chat endpoints), `flops`, `memory_gib`, `fits`, `advice`, and with a
+        price `money`, fees included.
 
     Raises:
         InputError: if the data or a language model are not there.
@@ -137,14 +138,17 @@ def plan(
         "seconds": sum(seconds),
         "at_most": any(row["at_most"] for row in rows),
         "unknown": [row["stage"] for row in rows if row["state"] == "unknown"],
+        "untimed": [row["stage"] for row in rows if row["state"] == "to make" and row["seconds"] is None],
         "read_tokens": sum(row["read_tokens"] for row in rows),
         "written_tokens": sum(row["written_tokens"] for row in rows),
+        "requests": sum(row["requests"] for row in rows),
+        "fees": sum(row["fees"] for row in rows),
         "flops": sum(row["flops"] for row in rows),
         "memory_gib": max(row["memory_gib"] for row in rows),
         "fits": all(row["fits"] for row in rows),
     }
     if price is not None:
-        total["money"] = total["seconds"] / 3600 * price
+        total["money"] = total["seconds"] / 3600 * price + total["fees"]
     found = {"name": recipe.name, "device": device.model_dump(mode="json"), "price": price}
     return found | {"stages": rows, "total": total, "tuning": _tuning(recipe, rows)}
 
@@ -164,7 +168,7 @@ def _row(planned: Planned, device: Device, price: float | None) -> dict[str, Any
     work = None if planned.found or planned.foresight is None else planned.foresight()
     state = "found" if planned.found else "unknown" if work is None and planned.seconds is None else "to make"
     seconds = 0.0 if planned.found else planned.seconds if work is None else device.seconds(work)
-    work = work or Work()
+    reason, work = _reason(planned, work), work or Work()
     fits, advice = True, None
     if not planned.found and planned.foresight is not None:
         fits = needed(work, device) <= device.memory
@@ -172,6 +176,7 @@ def _row(planned: Planned, device: Device, price: float | None) -> dict[str, Any
     row = {
         "stage": planned.artifact.name,
         "state": state,
+        "reason": reason,
         "seconds": seconds,
         "at_most": work.stops_early,
         "epochs": work.epochs,
@@ -179,14 +184,27 @@ def _row(planned: Planned, device: Device, price: float | None) -> dict[str, Any
         "examples": round(work.examples),
         "read_tokens": round(work.read),
         "written_tokens": round(work.written),
+        "requests": round(work.requests),
+        "fees": work.fees,
         "flops": work.flops + work.half_flops + work.host_flops,
         "memory_gib": needed(work, device) / GIB if work.memory else 0.0,
         "fits": fits,
         "advice": advice,
     }
     if price is not None:
-        row["money"] = None if seconds is None else seconds / 3600 * price
+        row["money"] = None if seconds is None else seconds / 3600 * price + work.fees
     return row
+
+
+def _reason(planned: Planned, work: Work | None) -> str | None:
+    """Why nothing, or no time, is foreseen."""
+    if work is not None:
+        return "how fast the chat endpoint answers is not known (chat.per_minute is null)" if work.unpaced else None
+    if planned.found or planned.seconds is not None:
+        return None
+    config = None if planned.foresight is None else planned.foresight.config
+    kind = next((str(getattr(config, key)) for key in ("model", "selector") if hasattr(config, key)), None)
+    return f"there is no formula for {'this stage' if kind is None else f'`{kind}`, or for what it builds on'}"
 
 
 def needed(work: Work, device: Device) -> float:

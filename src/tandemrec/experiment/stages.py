@@ -171,7 +171,7 @@ class Stages:
         mutual, taught = Mutual(self, split, cut), Taught(self, split, cut)
         identity = base.content if base else folder_identity(config)
         found = {
-            "semantic_ids": semantic_ids(self, config, split.dataset),
+            "semantic_ids": semantic_ids(self, config, split),
             "instructions": mutual.instructions(config),
             "augmentation": mutual.augmented(config),
             "lists": taught.lists(config),

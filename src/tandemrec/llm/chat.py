@@ -19,6 +19,7 @@ from pydantic import Field
 
 from tandemrec import __version__
 from tandemrec.errors import InputError
+from tandemrec.llm.traffic import TRAFFIC
 from tandemrec.recommender import Config
 
 PASSING = {408, 409, 425, 429, 500, 502, 503, 504}
@@ -136,6 +137,7 @@ class Chat:
         with self._lock:
             self.prompt_tokens += counts[0]
             self.answer_tokens += counts[1]
+            TRAFFIC.count(*counts)
             self._answers[key] = text
             if self._file is not None:
                 with self._file.open("a", encoding="utf-8") as file:

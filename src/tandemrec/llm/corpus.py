@@ -30,7 +30,7 @@ def catalogue_documents(dataset: Dataset) -> list[str]:
     """
     titles, described = dataset.titles, _text_columns(dataset.items)
     texts = [f'"{title}"' for title in titles]
-    for title, row in zip(titles, dataset.items.select(described).iter_rows(), strict=True):
+    for title, *row in dataset.items.select(pl.Series("title", titles), *described).iter_rows():
         words = "; ".join(", ".join(value) if isinstance(value, list) else value for value in row if value)
         texts.append(f"{title} — {words}" if words else title)
     for column in described:

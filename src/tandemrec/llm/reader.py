@@ -137,9 +137,26 @@ def _words(text: str) -> list[str]:
     return re.findall(r" ?[^\W\d_]+| ?\d+| ?[^\s\w]+|\s+(?!\S)|\s+", text)
 
 
+def encoder_of(path: str) -> Reader:
+    """A sentence encoder, whose texts have its special tokens; see `llm.content.mean_pooled`.
+
+    Raises:
+        InputError: if there is no such model.
+    """
+    from transformers import AutoModel
+
+    return _stored(path, AutoModel.from_config, special=True)
+
+
 @cache
 def _folder_reader(place: str) -> Reader:
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
+
+    return _stored(place, AutoModelForCausalLM.from_config)
+
+
+def _stored(place: str, make: Callable[..., Any], *, special: bool = False) -> Reader:
+    from transformers import AutoConfig, AutoTokenizer
 
     from tandemrec.llm.model import find_folder
 
@@ -153,11 +170,11 @@ def _folder_reader(place: str) -> Reader:
     stored = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
 
     def pieces(texts: Sequence[str]) -> list[list[int]]:
-        return list(tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"])
+        return list(tokenizer(list(texts), add_special_tokens=special, verbose=False)["input_ids"])
 
     bos = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
     tokens = pieces, bos, int(tokenizer.eos_token_id or 0), False
-    found = _measured(AutoModelForCausalLM.from_config, config, tokens=tokens)
+    found = _measured(make, config, tokens=tokens)
     return replace(found, half=stored in (torch.float16, torch.bfloat16))
 
 

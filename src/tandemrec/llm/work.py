@@ -13,13 +13,25 @@ import numpy as np
 
 from tandemrec.data.examples import Examples, IntArray
 from tandemrec.data.split import Split
+from tandemrec.llm.chat import ChatConfig
 from tandemrec.llm.corpus import catalogue_documents
 from tandemrec.llm.finetune import FineTuneConfig, length_batches
 from tandemrec.llm.model import ENCODE_TOKENS
 from tandemrec.llm.nano import NanoConfig
 from tandemrec.llm.objectives import Prompted
 from tandemrec.llm.prompts import answer_tokens, fitting_prompts
-from tandemrec.llm.questions import NO, YES, Question, fitting_heads, list_text, option_tokens, place_text, tail_text
+from tandemrec.llm.questions import (
+    NO,
+    YES,
+    Question,
+    Task,
+    fitting_heads,
+    head_text,
+    list_text,
+    option_tokens,
+    place_text,
+    tail_text,
+)
 from tandemrec.llm.questions import answer_tokens as instruction_answers
 from tandemrec.llm.reader import Reader
 from tandemrec.llm.recommenders.instructed import CUT_ANSWER, InstructedConfig
@@ -69,6 +81,12 @@ SMALL_BATCH = 512
 
 FOUR_BITS = 0.56
 """Bytes of a weight in 4 bits with its doubly quantised scales."""
+
+TOKENISED = 8e3
+"""Traffic of a processor that takes as long as finding a token in a text."""
+
+CHARACTERS = 4
+"""Characters of a token of a chat endpoint's model, whose tokenizer is not at hand."""
 
 
 @dataclass(frozen=True)
@@ -171,10 +189,13 @@ class Plant:
 
     def encoded(self, texts: Sequence[str]) -> Work:
         """Vectors of texts."""
-        lengths = np.array([len(ids) for ids in self.reader.tokenize(texts)], np.int64) + len(self.reader.bos)
+        return self.read(np.array([len(ids) for ids in self.reader.tokenize(texts)], np.int64) + len(self.reader.bos))
+
+    def read(self, lengths: IntArray) -> Work:
+        """Vectors of texts of so many tokens."""
         batches = max(1.0, float(lengths.sum()) / ENCODE_TOKENS)
         work = batches * self.forward(1, float(lengths.sum()) / batches, 0, float(lengths.mean()))
-        return work + Work(read=float(lengths.sum()))
+        return work + Work(read=float(lengths.sum()), host_bytes=TOKENISED * float(lengths.sum()))
 
 
 @switches.register(WriterConfig)
@@ -344,8 +365,6 @@ def _columns(config: WriterConfig) -> int:
 @fit_work.register
 def _fit_instructed(config: InstructedConfig, scene: Scene) -> Work | None:
     """Tuning on instructions, if anything is learned, and the questions that are answered for its check."""
-    if config.remote:
-        return None
     checked = scene.split.valid.take(slice(0, getattr(config, "checked", 0)))
     asked = answer_work(config, scene, checked) if len(checked) else NOTHING
     if not config.needs_instructions() or asked is None:
@@ -363,12 +382,14 @@ def _fit_instructed(config: InstructedConfig, scene: Scene) -> Work | None:
 @answer_work.register
 def _answer_ranker(config: RankerConfig, scene: Scene, examples: Examples) -> Work | None:
     """The base's list, and what is asked about its first candidates."""
-    if config.remote:
-        return None
     system, its = scene.of(config.base)
     listed = answer_work(system, its, examples)
-    judging = _judging(config, scene, len(examples), config.candidates)
-    return None if listed is None else listed + judging
+    if listed is None or config.chat is None:
+        return None if listed is None else listed + _judging(config, scene, len(examples), config.candidates)
+    questions, titles = _questions(config, scene.split, "listwise"), scene.split.dataset.titles
+    prompts = [head_text(question, titles, (0, 0), config.prompt) for question in questions]
+    answers = [list_text([titles[item] for item in question.candidates]) for question in questions]
+    return listed + chat_work(config.chat, prompts, answers, len(examples))
 
 
 @answer_work.register
@@ -385,7 +406,7 @@ def _judging(config: InstructedConfig, scene: Scene, users: int, candidates: flo
     assert isinstance(owner, InstructedConfig)
     plant, split = Plant.of(its, owner), scene.split
     reader: object = plant.reader
-    style = getattr(config, "style", "rating")
+    style: Task = getattr(config, "style", "rating")
     part = _instructions(config, plant, split, style)
     heads = np.array([len(prompt) for prompt in part.prompts])
     answers = np.array([len(several[0]) for several in part.completions])
@@ -404,9 +425,32 @@ def _judging(config: InstructedConfig, scene: Scene, users: int, candidates: flo
     return work + Work(read=users * tokens, memory=plant.weights)
 
 
-def _instructions(config: InstructedConfig, plant: Plant, split: Split, task: str) -> Prompted:
+def chat_work(config: ChatConfig, prompts: Sequence[str], answers: Sequence[str] | None, count: float) -> Work:
+    """So many questions to a chat endpoint.
+
+    Args:
+        config: of the endpoint.
+        prompts: texts of some of them.
+        answers: what answers are like; None: as long as they may be.
+        count: how many are asked.
+    """
+    read = float(np.mean([len(prompt) for prompt in prompts])) / CHARACTERS
+    written = float(config.max_tokens)
+    if answers is not None:
+        written = min(written, float(np.mean([len(answer) for answer in answers])) / CHARACTERS)
+    return count * Work(
+        read=read,
+        written=written,
+        requests=1,
+        paced=0.0 if config.per_minute is None else 60 / config.per_minute,
+        unpaced=config.per_minute is None,
+        fees=(read * config.input_price + written * config.output_price) / 1e6,
+    )
+
+
+def _questions(config: InstructedConfig, split: Split, task: Task) -> list[Question]:
     """Questions like those that will be asked: real histories, another user for the similar one, items at random."""
-    rng, prompt, titles = np.random.default_rng(0), config.prompt, split.dataset.titles
+    rng, prompt = np.random.default_rng(0), config.prompt
     rows = evenly(split.valid if len(split.valid) else split.train, 256).history
     items = getattr(config, "candidates", 0)
     questions = []
@@ -416,7 +460,14 @@ def _instructions(config: InstructedConfig, plant: Plant, split: Split, task: st
         offered = rng.integers(split.n_items, size=items).tolist() if task == "listwise" else []
         ratings: list[float | None] = [4.0] * len(shown)
         theirs: list[float | None] = [4.0] * len(similar)
-        questions.append(Question(task, shown, ratings, similar, theirs, offered, offered))  # type: ignore[arg-type]
+        questions.append(Question(task, shown, ratings, similar, theirs, offered, offered))
+    return questions
+
+
+def _instructions(config: InstructedConfig, plant: Plant, split: Split, task: Task) -> Prompted:
+    """Questions with their answers."""
+    rng, prompt, titles = np.random.default_rng(1), config.prompt, split.dataset.titles
+    questions = _questions(config, split, task)
     reader: object = plant.reader
     if task == "listwise":
         named = [titles[item] for item in rng.integers(split.n_items, size=config.instructions.named * len(questions))]
@@ -432,11 +483,11 @@ def _instructions(config: InstructedConfig, plant: Plant, split: Split, task: st
     return Prompted(prompts, [[answer] for answer in answers])
 
 
-def _tails(config: InstructedConfig, plant: Plant, split: Split, task: str) -> list[list[int]]:
+def _tails(config: InstructedConfig, plant: Plant, split: Split, task: Task) -> list[list[int]]:
     titles = split.dataset.titles
     rows = np.linspace(0, len(titles) - 1, 256).astype(int)
     hint = place_text(1, 10) if task == "like" else "4.0"
-    return plant.reader.tokenize([tail_text(task, titles[row], hint, config.prompt) for row in rows])  # type: ignore[arg-type]
+    return plant.reader.tokenize([tail_text(task, titles[row], hint, config.prompt) for row in rows])
 
 
 def _labels(part: Prompted, rows: Sequence[int]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -29,13 +29,22 @@ def _cells(row: Mapping[str, Any], priced: bool) -> list[str]:
         return [row["state"], *[""] * (4 + priced)]
     bound = "≤ " if row["at_most"] else ""
     return [
-        bound + duration(row["seconds"]),
-        *((bound + _price(row["money"]),) if priced else ()),
+        "?" if row["seconds"] is None else bound + duration(row["seconds"]),
+        *(("?" if row["money"] is None else bound + _price(row["money"]),) if priced else ()),
         str(row["epochs"] or ""),
         count(row["read_tokens"] + row["written_tokens"]),
         _operations(row["flops"]),
         f"{row['memory_gib']:.1f}" if row["memory_gib"] else "",
     ]
+
+
+def _grouped(rows: Sequence[Mapping[str, Any]], state: str) -> dict[str, str]:
+    """Stages of a state by the reason why something of them is unknown."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if row["state"] == state and row["reason"] is not None:
+            found.setdefault(row["reason"], []).append(row["stage"])
+    return {reason: ", ".join(stages) for reason, stages in found.items()}
 
 
 def _operations(flops: float) -> str:
@@ -61,8 +70,15 @@ def plan_notes(plan: Mapping[str, Any]) -> Iterator[str]:
             )
     if plan["total"]["at_most"]:
         yield "≤: with all epochs of the recipe; early stopping may end a training before."
-    if plan["total"]["unknown"]:
-        yield f"Nobody foresees {', '.join(plan['total']['unknown'])}; they are not in the sum."
+    for reason, stages in _grouped(plan["stages"], "unknown").items():
+        yield f"Nobody foresees {stages}: {reason}. They are not in the sum."
+    for row in plan["stages"]:
+        if row["requests"]:
+            fees = f" for {money(row['fees'])}" if row["fees"] else ""
+            tokens = f"{row['read_tokens']:,} tokens read, {row['written_tokens']:,} written"
+            yield f"{row['stage']} asks a chat endpoint up to {row['requests']:,} times{fees}: about {tokens}."
+    for reason, stages in _grouped(plan["stages"], "to make").items():
+        yield f"The time of {stages} is left out of the sum: {reason}."
     tuning = plan["tuning"]
     if tuning is not None and tuning["seconds"] is not None:
         yield (
@@ -93,7 +109,7 @@ def foretold(stage: Mapping[str, Any]) -> str:
     (0.9)`; empty where nobody foresaw it. Rates that nobody measured are marked by `~`.
     """
     foreseen = stage.get("foreseen")
-    if foreseen is None:
+    if foreseen is None or foreseen["seconds"] is None:
         return ""
     mark = "" if foreseen["calibrated"] else "~"
     share = f" ({foreseen['seconds'] / stage['seconds']:.1f})" if stage["seconds"] >= 1 else ""
