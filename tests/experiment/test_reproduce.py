@@ -240,7 +240,8 @@ def test_a_page_without_claims_and_figures() -> None:
         "rivals": [], "rerankings": {"metric": "m", "rows": []},
     }  # fmt: skip
     page = reproduction_markdown(results)
-    assert "| X (not run) |  | 0.5000 |  |" in page
+    assert "| system | paper |" in page
+    assert "| X (not run) | 0.5000 |" in page
     assert "no claim to test" in page
     assert "beside the paper's" not in page
     assert "adds to its base" not in page

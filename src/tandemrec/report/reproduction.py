@@ -95,7 +95,7 @@ def _better(claim: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     mine, theirs = claim["figures"]
     found = (
         f"{mine:.4f} against {theirs:.4f}, a gain of {_signed(claim['gain'])} ({results['level']:.0%} interval "
-        f"{_signed(claim['low'])} to {_signed(claim['high'])}; p = {claim['p_holm']:.3f} after Holm's correction)"
+        f"{_signed(claim['low'])} to {_signed(claim['high'])}; p {_p(claim['p_holm'])} after Holm's correction)"
     )
     return f"{text}: {SHORT[claim['verdict']]}. {found}.{_beside_the_paper(claim)}"
 
@@ -115,6 +115,10 @@ def _beside_the_paper(claim: Mapping[str, Any]) -> str:
     return f" {_percent(published)} in the paper, {here}: {there}."
 
 
+def _p(value: float) -> str:
+    return f"= {value:.3f}" if value >= 0.001 else "< 0.001"
+
+
 def _signed(value: float) -> str:
     return f"{round(value, 4) + 0.0:+.4f}"  # no minus before a zero
 
@@ -124,7 +128,9 @@ def _percent(value: float) -> str:
 
 
 def figures_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and a row a system: our figures, each with the paper's behind it, and the time of training."""
+    """Header and a row a system: our figures, each with the paper's behind it, and the time of training; no column
+    that is empty.
+    """
     header = ["system"]
     for metric in results["metrics"]:
         header += [metric, "paper"]
@@ -135,7 +141,10 @@ def figures_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]
     for system, published in results["absent"].items():
         pairs = [("", _figure(published[name])) for name in results["metrics"]]
         rows.append([f"{system} (not run)", *(text for pair in pairs for text in pair), ""])
-    return [*header, "training"], rows
+    columns = list(zip([*header, "training"], *rows, strict=True))
+    shown = [*columns[:1], *(column for column in columns[1:] if any(column[1:]))]
+    names, *kept = map(list, zip(*shown, strict=True))
+    return names, kept
 
 
 def claims_table(results: Mapping[str, Any], kind: str) -> tuple[list[str], list[list[str]]] | None:
