@@ -35,8 +35,8 @@ CORE = 3e10, 4e9
 
 GIB = 2**30
 
-CALIBRATION = 12.0
-"""Seconds of a calibration."""
+CALIBRATION, TURN = 12.0, 0.05
+"""Seconds of a calibration, and of an operation's turn in it."""
 
 OPERATIONS, LAYERS = 5, 100
 """Element-wise operations that are measured, and small layers of a chain."""
@@ -197,17 +197,20 @@ def _chain(layer: nn.Module, states: Tensor) -> None:
 
 
 def _sustained(device: torch.device, *operations: Callable[[], object]) -> list[float]:
-    """Seconds of a call of each operation, on average over some seconds in which they take turns."""
+    """Seconds of a call of each operation, on average over some seconds in which they take turns of many calls each:
+    a layer's states still lie in the cache when the next operation reads them.
+    """
     spent, calls, begun = [0.0] * len(operations), [0] * len(operations), time.perf_counter()
     for warm in (True, False):
         while time.perf_counter() - begun < (0.1 if warm else 1.0) * CALIBRATION or not all(calls):
             for place, operation in enumerate(operations):
                 started = time.perf_counter()
-                operation()
-                if device.type == "cuda":
-                    torch.cuda.synchronize()
+                while time.perf_counter() - started < TURN:
+                    operation()
+                    if device.type == "cuda":
+                        torch.cuda.synchronize()
+                    calls[place] += 1
                 spent[place] += time.perf_counter() - started
-                calls[place] += 1
         if warm:
             spent, calls = [0.0] * len(operations), [0] * len(operations)
     return [total / count for total, count in zip(spent, calls, strict=True)]
