@@ -22,7 +22,7 @@ from tandemrec.data.split import Split
 from tandemrec.llm.generate import GenerationConfig
 from tandemrec.llm.reader import Reader
 from tandemrec.llm.recommenders.instructed import InstructedConfig
-from tandemrec.llm.work import Plant, chat_work, evenly
+from tandemrec.llm.work import Plant, chat_work, evenly, owner_of
 from tandemrec.recommender import Config
 from tandemrec.work import FLOAT, NOTHING, Scene, Work, answer_work, fit_work, passes, product
 
@@ -82,9 +82,10 @@ def _judge_of(config: AugmentedRatingsConfig, scene: Scene) -> Plant | None:
     """The language model that is asked for attributes; None: the system that is named has none."""
     assert config.by is not None
     judge, its = scene.of(config.by)
-    if isinstance(judge, InstructedConfig) and judge.tuned is not None:
-        judge, its = scene.of(judge.tuned)
-    return Plant.of(its, judge) if isinstance(judge, InstructedConfig) and its.reader is not None else None
+    if not isinstance(judge, InstructedConfig):
+        return None
+    owner, its = owner_of(judge, its)
+    return None if its.reader is None else Plant.of(its, owner)
 
 
 def asked_positions(config: TeacherListsConfig, split: Split) -> int:

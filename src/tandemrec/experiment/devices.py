@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -200,19 +200,22 @@ def _sustained(device: torch.device, *operations: Callable[[], object]) -> list[
     """Seconds of a call of each operation, on average over some seconds in which they take turns of many calls each:
     a layer's states still lie in the cache when the next operation reads them.
     """
+    _turns(device, operations, 0.1 * CALIBRATION)  # the first calls are slow
+    return _turns(device, operations, 0.9 * CALIBRATION)
+
+
+def _turns(device: torch.device, operations: Sequence[Callable[[], object]], seconds: float) -> list[float]:
+    """Mean seconds of a call of each operation, which all have one turn at least."""
     spent, calls, begun = [0.0] * len(operations), [0] * len(operations), time.perf_counter()
-    for warm in (True, False):
-        while time.perf_counter() - begun < (0.1 if warm else 1.0) * CALIBRATION or not all(calls):
-            for place, operation in enumerate(operations):
-                started = time.perf_counter()
-                while time.perf_counter() - started < TURN:
-                    operation()
-                    if device.type == "cuda":
-                        torch.cuda.synchronize()
-                    calls[place] += 1
-                spent[place] += time.perf_counter() - started
-        if warm:
-            spent, calls = [0.0] * len(operations), [0] * len(operations)
+    while time.perf_counter() - begun < seconds:
+        for place, operation in enumerate(operations):
+            started = time.perf_counter()
+            while time.perf_counter() - started < TURN:
+                operation()
+                if device.type == "cuda":
+                    torch.cuda.synchronize()
+                calls[place] += 1
+            spent[place] += time.perf_counter() - started
     return [total / count for total, count in zip(spent, calls, strict=True)]
 
 

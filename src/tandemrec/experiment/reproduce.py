@@ -120,7 +120,7 @@ def _results(
     name: str, scale: Scale, experiment: Experiment, compared: Mapping[str, Any], runs: Sequence[Run]
 ) -> dict[str, Any]:
     recipe = experiment_recipe(name, scale)
-    shown = [name for name in recipe.models if not any(fnmatchcase(name, part) for part in experiment.parts)]
+    shown = [one for one in recipe.models if not any(fnmatchcase(one, part) for part in experiment.parts)]
     board = [row for row in compared["leaderboard"] if row["system"] in shown]
     metrics = [metric for metric in experiment.metrics if all(metric in row["metrics"] for row in board)]
     systems = [

@@ -401,9 +401,15 @@ def _answer_rater(config: RaterConfig, scene: Scene, examples: Examples) -> Work
     return None if predicted is None else predicted + _judging(config, scene, users, ratings / users)
 
 
-def _judging(config: InstructedConfig, scene: Scene, users: int, candidates: float) -> Work:
+def owner_of(config: InstructedConfig, scene: Scene) -> tuple[InstructedConfig, Scene]:
+    """The system whose language model is asked, itself or the one tuned for it, and the scene as that sees it."""
     owner, its = (config, scene) if config.tuned is None else scene.of(config.tuned)
     assert isinstance(owner, InstructedConfig)
+    return owner, its
+
+
+def _judging(config: InstructedConfig, scene: Scene, users: int, candidates: float) -> Work:
+    owner, its = owner_of(config, scene)
     plant, split = Plant.of(its, owner), scene.split
     reader: object = plant.reader
     style: Task = getattr(config, "style", "rating")

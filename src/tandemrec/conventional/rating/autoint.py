@@ -63,12 +63,9 @@ class FieldMixing(torch.autograd.Function):
         query_HXFB, key_HXFB, value_HXFB, weight_HFFB = ctx.saved_tensors
         by_weight_HFFB = _inner(gradient_HXFB, value_HXFB).mul_(weight_HFFB)
         by_score_HFFB = by_weight_HFFB.addcmul_(weight_HFFB, by_weight_HFFB.sum(2, keepdim=True), value=-1)
-        by_query = _mixed(by_score_HFFB, key_HXFB)
-        by_key, by_value = (
-            _mixed(x_HFFB.transpose(1, 2), y_HXFB)
-            for x_HFFB, y_HXFB in ((by_score_HFFB, query_HXFB), (weight_HFFB, gradient_HXFB))
-        )
-        return by_query, by_key, by_value
+        by_key = _mixed(by_score_HFFB.transpose(1, 2), query_HXFB)
+        by_value = _mixed(weight_HFFB.transpose(1, 2), gradient_HXFB)
+        return _mixed(by_score_HFFB, key_HXFB), by_key, by_value
 
 
 def _inner(left_HXFB: Tensor, right_HXFB: Tensor) -> Tensor:
