@@ -198,3 +198,17 @@ def test_published_k_cores(
     users, items = (np.unique(column.astype(str), return_inverse=True)[1].astype(np.int32) for column in raw.T)
     mask, _ = k_core(users, items, core, core)
     assert (len(np.unique(users[mask])), len(np.unique(items[mask])), int(mask.sum())) == counts
+
+
+def test_drawn_users_keep_all_their_interactions_and_nobody_else_has_any() -> None:
+    rows = [(f"u{user:02}", f"i{item}", 5.0 if user else 1.0, item) for user in range(20) for item in range(3)]
+    data = dataset(rows)
+    drawn, report = clean(data, CleaningConfig(min_rating=4, draw_users=6))
+    again, _ = clean(data, CleaningConfig(min_rating=4, draw_users=6))
+    other, _ = clean(data, CleaningConfig(min_rating=4, draw_users=6, draw_seed=1))
+    names = drawn.users["user_id"].to_list()
+    assert len(set(names)) == 6 and "u00" not in names and drawn.interactions.height == 18
+    assert drawn.fingerprint == again.fingerprint != other.fingerprint
+    assert report.rows[-1]["why"] == "6 users drawn with seed 0"
+    with pytest.raises(InputError, match=r"'cleaning\.draw_users': found 20, tiny has 19 users here"):
+        clean(data, CleaningConfig(min_rating=4, draw_users=20))

@@ -10,11 +10,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from tandemrec.conventional.direct.ease import EASE
 from tandemrec.data.dataset import Dataset
+from tandemrec.data.split import Split
 from tandemrec.errors import InputError
 from tandemrec.experiment.recipe import load_recipe
 from tandemrec.experiment.run import Run, judge_again, prepare, run
 from tandemrec.experiment.store import StageEvent
+from tandemrec.recommender import FitReport
 
 HERE = Path(__file__).parent
 TINY = HERE / "tiny.yaml"
@@ -163,3 +166,30 @@ def test_training_seeds_share_data_split_and_language_model(finished: tuple[Path
     assert {state[stage] for stage in ("data", "split", "language-model")} == {"found"}
     assert {state[stage] for stage in ("fit:SASRec", "fit:BIGRec")} == {"made"}
     assert other.results["seed"] == 7 and other.results["training_seed"] == 8
+
+
+def test_other_test_examples_and_other_histories_of_them_train_nothing_again(
+    finished: tuple[Path, Path], tmp_path: Path
+) -> None:
+    events: list[StageEvent] = []
+    changed = {"split.sample.test": 50, "split.test_history": "train"}
+    other = run(load_recipe(TINY, changed), tmp_path / "run", store=finished[1], listen=events.append)
+    made = {event.stage for event in events if event.what == "made"}
+    assert made == {"split", *(stage for stage in STAGES if stage.startswith("evaluate:"))}
+    assert other.results["evaluation"]["n"] == 50
+    assert "validation item not in the test history" in other.results["split"]["protocol"]
+
+
+def test_training_is_never_shown_a_test_example(
+    finished: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[int] = []
+    fit = EASE.fit
+
+    def watched(self: EASE, split: Split, *, seed: int, workspace: Path | None = None) -> FitReport:
+        shown.append(len(split.test))
+        return fit(self, split, seed=seed, workspace=workspace)
+
+    monkeypatch.setattr(EASE, "fit", watched)
+    run(load_recipe(TINY, {"models.EASE.l2": 50}), tmp_path / "run", store=finished[1])
+    assert shown == [0]

@@ -38,6 +38,12 @@ class CleaningConfig(Config):
     min_rating: float | None = None
     """Interactions rated lower, or not rated, are dropped; 4 gives the likes-only protocols."""
 
+    draw_users: int | None = Field(None, ge=1)
+    """So many users are drawn at random, with all their interactions, for a smaller experiment; null: all."""
+
+    draw_seed: int = Field(0, ge=0)
+    """Seed of the draw; equal seeds draw equal users."""
+
     min_item_count: int = Field(1, ge=1)
     """Items with fewer interactions are dropped, once, before the k-core."""
 
@@ -90,6 +96,15 @@ def clean(dataset: Dataset, config: CleaningConfig) -> tuple[Dataset, CleaningRe
             raise InputError(f"key 'cleaning.min_rating': {dataset.name} has no ratings")
         rows = rows.filter(pl.col("rating") >= config.min_rating)
         _report(report, "ratings", rows, f"rated below {config.min_rating:g} or not at all")
+    if config.draw_users is not None:
+        users = np.unique(rows["user"].to_numpy())
+        if len(users) < config.draw_users:
+            raise InputError(
+                f"key 'cleaning.draw_users': found {config.draw_users:,}, {dataset.name} has {len(users):,} users here"
+            )
+        drawn = np.random.default_rng(config.draw_seed).choice(users, config.draw_users, replace=False)
+        rows = rows.filter(np.isin(rows["user"].to_numpy(), drawn))
+        _report(report, "drawn users", rows, f"{config.draw_users:,} users drawn with seed {config.draw_seed}")
     if config.min_item_count > 1:
         counts = np.bincount(rows["item"].to_numpy(), minlength=items.height)
         rows = rows.filter((counts >= config.min_item_count)[rows["item"].to_numpy()])

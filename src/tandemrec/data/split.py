@@ -19,6 +19,9 @@ from tandemrec.errors import InputError
 
 PARTS = ("train", "valid", "test")
 
+JUDGING_FILES = ("test.parquet", "split.json")
+"""Files of a saved split that only judging reads; what trains depends on the others alone."""
+
 
 @dataclass(frozen=True)
 class Split:
@@ -61,6 +64,10 @@ class Split:
         """Training interactions of every user, shape (U,)."""
         return self.sequences.lengths
 
+    def untested(self) -> Split:
+        """Without its test examples: whatever trains or chooses gets this."""
+        return replace(self, test=self.test.take(slice(0, 0)))
+
     def save(self, directory: Path) -> None:
         """Write the items once and every example as places in them: `items`, `sequences`, `train`, `valid`, `test`."""
         directory.mkdir(parents=True, exist_ok=True)
@@ -73,7 +80,8 @@ class Split:
             for name in ("history", "target", "seen"):
                 columns |= _places(name, getattr(examples, name))
             pl.DataFrame(columns).write_parquet(directory / f"{part}.parquet")
-        meta = {"protocol": self.protocol, "leaks": self.leaks.rows(), "dataset": self.dataset.fingerprint}
+        (directory / "dataset.json").write_text(json.dumps({"fingerprint": self.dataset.fingerprint}) + "\n")
+        meta = {"protocol": self.protocol, "leaks": self.leaks.rows()}
         (directory / "split.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @classmethod
@@ -86,7 +94,7 @@ class Split:
         if not (directory / "split.json").exists():
             raise InputError(f"{directory} holds no split: split.json, which is written last, is missing")
         meta = json.loads((directory / "split.json").read_text(encoding="utf-8"))
-        if meta["dataset"] != dataset.fingerprint:
+        if json.loads((directory / "dataset.json").read_text())["fingerprint"] != dataset.fingerprint:
             raise InputError(f"{directory} is a split of other data than '{dataset.name}'")
         places = pl.read_parquet(directory / "items.parquet")
         values = places["item"].to_numpy()

@@ -20,7 +20,7 @@ from tandemrec.errors import InputError
 from tandemrec.experiment.code_version import code_version
 from tandemrec.experiment.models import Materials, make_recommender
 from tandemrec.experiment.seeds import derive_seed
-from tandemrec.experiment.stages import CHOSEN, Choice, Stages, folder_identity
+from tandemrec.experiment.stages import CHOSEN, Choice, Stages, folder_identity, training_content
 from tandemrec.experiment.store import Artifact, plain
 from tandemrec.llm.recommenders.writer import TitleWriter
 from tandemrec.recommender import Recommender
@@ -222,7 +222,7 @@ class Choices:
         """What the language model is before fine-tuning, for keys, and its artifact where it is built."""
         assert self.config.language_model is not None
         config = self.stages.recipe.models[self.config.language_model]
-        base = self.stages.language_model(config, self.split, self.cut)
+        base = self.stages.language_model(config, self.split)
         settings = config.model_dump(mode="json", include={"model", "lm", "prompt", "finetune", "generation"})
         origin = base.content if base else folder_identity(config)
         return {"config": settings, "base": origin, "partners": self.stages.partners(config)}, base
@@ -241,7 +241,7 @@ class Choices:
 
     def _depends(self, depends: Mapping[str, Any]) -> dict[str, Any]:
         code = code_version("selection", "llm", "conventional", "recommender.py")
-        return {**depends, "split": self.cut.content, "code": code}
+        return {**depends, "split": training_content(self.cut), "code": code}
 
 
 def _column(scores: Artifact) -> FloatArray:

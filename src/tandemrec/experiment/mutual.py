@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tandemrec.augmentation.augmented import ADDED, AugmentedConfig
 from tandemrec.augmentation.augmented_ratings import AugmentedRatingsConfig, ask_for_attributes
-from tandemrec.augmentation.preferences import augment, targets_among
+from tandemrec.augmentation.preferences import augment
 from tandemrec.data.origins import earlier
 from tandemrec.data.split import Split
 from tandemrec.experiment.code_version import code_version
@@ -32,14 +32,14 @@ class Mutual:
 
     Attributes:
         stages: of the run.
-        split: what all models are judged on.
-        cut: its artifact.
+        split: what may be trained on.
+        content: hash of that.
         origins: conventional models that were trained on earlier parts for the sake of their hints.
     """
 
     stages: Stages
     split: Split
-    cut: Artifact
+    content: str
     origins: list[Artifact] = field(default_factory=list)
 
     def instructions(self, config: Config) -> Artifact | None:
@@ -72,7 +72,7 @@ class Mutual:
             return dict(frame.group_by("task").len().sort("task").iter_rows())
 
         depends = {
-            "split": self.cut.content,
+            "split": self.content,
             "config": plain(settings),
             "prompt": plain(prompt),
             "candidates": candidates,
@@ -97,11 +97,10 @@ class Mutual:
             frame = augment(self.split, config.data, self.stages.load_ranker(config.by), config.by, seed)
             frame.write_parquet(draft / ADDED)
             asked = round(config.data.share * int((self.split.user_counts > 0).sum())) * config.data.per_user
-            held = targets_among(frame, self.split.test, self.split.n_items)
-            return {"by": config.by, "asked": asked, "added": frame.height, "offered_test_items": held}
+            return {"by": config.by, "asked": asked, "added": frame.height}
 
         depends = {
-            "split": self.cut.content,
+            "split": self.content,
             "judge": self.stages.partners(config),
             "config": plain(config.data),
             "seed": seed,
@@ -120,7 +119,7 @@ class Mutual:
             return {"known_share": {name: 1 - frame[name].null_count() / frame.height for name in config.data.columns}}
 
         depends = {
-            "split": self.cut.content,
+            "split": self.content,
             "judge": self.stages.partners(config),
             "chat": None if config.chat is None else plain(config.chat),
             "config": plain(config.data),
@@ -148,7 +147,7 @@ class Mutual:
             return report.model_dump(mode="json")
 
         depends = {
-            "split": self.cut.content,
+            "split": self.content,
             "config": plain(model),
             "place": [number, settings.origins, settings.horizon],
             "seed": seed,

@@ -12,6 +12,8 @@ import numpy as np
 import polars as pl
 import yaml
 
+from tandemrec.augmentation.augmented import ADDED
+from tandemrec.augmentation.preferences import targets_among
 from tandemrec.data.dataset import Dataset
 from tandemrec.data.examples import Examples
 from tandemrec.data.ratings import Pairs
@@ -292,6 +294,7 @@ def _card(stages: Stages, found: Walk) -> dict[str, Any]:
     artifacts |= {f"distil:{student}": answers for student, answers in stages.answers.items()}
     artifacts |= {f"choice:{student}": choice.artifact for student, choice in chosen.items()}
     artifacts |= {f"instructions:{name}": instructions for name, instructions in stages.instructions.items()}
+    artifacts |= {f"augmentation:{name}": added for name, added in stages.augmentations.items()}
     artifacts |= {f"lists:{student}": lists for student, lists in stages.lists.items()}
     device = here()
     costs = [stage_cost(artifact, device) for artifact in stages.made]
@@ -313,6 +316,7 @@ def _card(stages: Stages, found: Walk) -> dict[str, Any]:
             student: roles | (stages.lists[student].manifest["summary"] if student in stages.lists else {})
             for student, roles in stages.recipe.students().items()
         },
+        "augmented": {name: _added(artifact, found.split) for name, artifact in stages.augmentations.items()},
         "chosen": {
             student: {
                 "selector": stages.recipe.selector_of(student),
@@ -323,6 +327,16 @@ def _card(stages: Stages, found: Walk) -> dict[str, Any]:
         },
         "artifacts": {name: str(artifact.path.resolve()) for name, artifact in artifacts.items()},
     }
+
+
+def _added(artifact: Artifact, split: Split) -> dict[str, Any]:
+    """What a language model was asked and added; of items that it chose among, how often one was a test target, which
+    is legal, but worth knowing.
+    """
+    frame, summary = pl.read_parquet(artifact.path / ADDED), dict(artifact.manifest["summary"])
+    if "offered" in frame.columns:
+        summary["offered_test_items"] = targets_among(frame, split.test, split.n_items)
+    return summary
 
 
 def _write(

@@ -18,7 +18,7 @@ from tandemrec.experiment.code_version import code_version
 from tandemrec.experiment.models import Materials, code_rooms, make_recommender
 from tandemrec.experiment.search_space import Dimension, Setting, TuningConfig, ends, setting, with_settings
 from tandemrec.experiment.seeds import derive_seed
-from tandemrec.experiment.stages import Stages, judge
+from tandemrec.experiment.stages import Stages, judge, training_content
 from tandemrec.experiment.store import Artifact
 from tandemrec.training import watched
 from tandemrec.training.watch import Curve
@@ -124,7 +124,7 @@ class Search:
             (draft / TRIAL).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
         depends = {
-            "split": self.cut.content,
+            "split": training_content(self.cut),
             "base": self.model.model_dump(mode="json"),
             "settings": dict(settings),
             "evaluation": self.evaluation.model_dump(mode="json"),

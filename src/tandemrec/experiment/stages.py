@@ -17,7 +17,7 @@ from tandemrec.data.dataset import Dataset
 from tandemrec.data.examples import Examples, IntArray
 from tandemrec.data.filter import clean
 from tandemrec.data.sources import load_dataset
-from tandemrec.data.split import Split, make_split
+from tandemrec.data.split import JUDGING_FILES, Split, make_split
 from tandemrec.errors import InputError
 from tandemrec.evaluation.evaluate import Evaluation, EvaluationConfig, evaluate
 from tandemrec.evaluation.ratings import RatingEvaluation, RatingEvaluationConfig, evaluate_ratings
@@ -101,6 +101,7 @@ class Stages:
         made: the artifacts in the order they were first asked for.
         fitted: the trained systems by name.
         instructions: what rankers and raters were tuned on, by their names.
+        augmentations: what a language model added to the training data, by the name of the augmented model.
         lists: what the teachers of students recommend at training positions, by the name of the student.
         answers: what their teachers answered to the training prompts, by the name of the student.
         needs: every stage that training a system takes, those of the systems it builds on included, by its name.
@@ -116,6 +117,7 @@ class Stages:
         self.fitted: dict[str, Artifact] = {}
         self.answers: dict[str, Artifact] = {}
         self.instructions: dict[str, Artifact] = {}
+        self.augmentations: dict[str, Artifact] = {}
         self.lists: dict[str, Artifact] = {}
         self.needs: dict[str, list[Artifact]] = {}
         self.bases: dict[str, Artifact] = {}
@@ -158,17 +160,18 @@ class Stages:
 
         Args:
             name: of the model.
-            split: what all models are judged on.
+            split: what may be trained on: test examples, if it has any, are not shown to the model.
             cut: its artifact.
             choice: the training examples it learns from, by number; None: all.
         """
-        config = self.recipe.models[name]
-        base = self.language_model(config, split, cut)
+        config, content = self.recipe.models[name], training_content(cut)
+        split = split.untested()
+        base = self.language_model(config, split)
         if base is not None:
             self.bases[name] = base
         lesson = split if choice is None else choice.lesson(split)
-        answers = self._distilled(config, lesson, cut, choice)
-        mutual, taught = Mutual(self, split, cut), Taught(self, split, cut)
+        answers = self._distilled(config, lesson, content, choice)
+        mutual, taught = Mutual(self, split, content), Taught(self, split, content)
         identity = base.content if base else folder_identity(config)
         found = {
             "semantic_ids": semantic_ids(self, config, split),
@@ -181,6 +184,8 @@ class Stages:
         seed = self.recipe.fit_seed(name)
         if "instructions" in extra:
             self.instructions[name] = extra["instructions"]
+        if "augmentation" in extra:
+            self.augmentations[name] = extra["augmentation"]
         if answers is not None:
             self.answers[name] = answers
         if "lists" in extra:
@@ -197,7 +202,7 @@ class Stages:
             return report.model_dump(mode="json")
 
         depends = {
-            "split": cut.content,
+            "split": content,
             "config": plain(config),
             "language_model": identity,
             "partners": self.partners(config),
@@ -271,7 +276,7 @@ class Stages:
         }
         return self.get(f"evaluate:{name}", depends, make, self.foresights.evaluate(name, split))
 
-    def _distilled(self, config: Config, split: Split, cut: Artifact, choice: Choice | None) -> Artifact | None:
+    def _distilled(self, config: Config, split: Split, content: str, choice: Choice | None) -> Artifact | None:
         """What the teacher itself answers to the training prompts."""
         if not isinstance(config, WriterConfig) or not isinstance(config.objective, SOFTConfig):
             return None
@@ -287,7 +292,7 @@ class Stages:
 
         depends = {
             "teacher": self.fitted[teacher].content,
-            "split": cut.content,
+            "split": content,
             "config": plain(settings),
             "choice": choice.content if choice else None,
             "seed": seed if settings.sampling else None,
@@ -305,8 +310,11 @@ class Stages:
             contents |= self.partners(self.recipe.models[partner]) | {partner: self.fitted[partner].content}
         return contents
 
-    def language_model(self, config: Config, split: Split, cut: Artifact) -> Artifact | None:
-        """The language model that is built for a system that uses one; None where it exists or there is none."""
+    def language_model(self, config: Config, split: Split) -> Artifact | None:
+        """The language model that is built for a system that uses one; None where it exists or there is none.
+
+        It reads the catalogue alone, so that all splits of the same data share it.
+        """
         if not isinstance(config, LanguageModelUser) or not config.builds_language_model:
             return None
         seed = derive_seed(self.recipe.seed, "language-model")
@@ -315,7 +323,7 @@ class Stages:
             return config.build_language_model(split.dataset, draft, seed=seed, workspace=work).model_dump(mode="json")
 
         depends = {
-            "split": cut.content,
+            "data": split.dataset.fingerprint,
             "config": plain(config.lm),
             "texts": hash_files(config.text_files()),
             "seed": seed,
@@ -343,6 +351,13 @@ class Stages:
         if all(artifact.path != other.path for other in self.made):
             self.made.append(artifact)
         return artifact
+
+
+def training_content(cut: Artifact) -> str:
+    """Hash of what a split's artifact holds but its test examples: other ones, and other histories of them, train
+    nothing again.
+    """
+    return cut.content_but(*JUDGING_FILES)
 
 
 def fit_report(artifact: Artifact) -> FitReport:

@@ -44,7 +44,12 @@ class Artifact:
     @property
     def content(self) -> str:
         """Hash of its files. Later stages depend on this: a stage made again with the same outcome remakes nothing."""
-        return hashlib.sha256(json.dumps(self.manifest["files"], sort_keys=True).encode()).hexdigest()[:20]
+        return self.content_but()
+
+    def content_but(self, *names: str) -> str:
+        """Hash of its files but some: stages that do not read those do not depend on them."""
+        files = {name: sha for name, sha in self.manifest["files"].items() if name not in names}
+        return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:20]
 
     @property
     def name(self) -> str:

@@ -26,11 +26,11 @@ LISTS_OF_TEACHER = "teacher_lists.parquet"
 
 @dataclass
 class Taught:
-    """Makes, over one split, what joins the training of students and of LLM-CF."""
+    """Makes, over one split, what joins the training of students and of LLM-CF; `content` is the split's."""
 
     stages: Stages
     split: Split
-    cut: Artifact
+    content: str
 
     def lists(self, config: Config) -> Artifact | None:
         """The lists of a student's teacher; the same for all students that ask for the same."""
@@ -46,7 +46,7 @@ class Taught:
 
         model = stages.recipe.models[teacher]
         depends = {
-            "split": self.cut.content,
+            "split": self.content,
             "teacher": stages.partners(model) | {teacher: stages.fitted[teacher].content},
             "config": plain(config.lists),
             "seed": seed if config.lists.sample is not None else None,
@@ -73,7 +73,7 @@ class Taught:
             return thoughts_summary(frame)
 
         depends = {
-            "split": self.cut.content,
+            "split": self.content,
             "language_model": [plain(config.lm), identity],
             "chat": None if config.chat is None else plain(config.chat),
             "config": plain(config.thoughts),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def tune(
     stages = Stages(Store(store or default_root(), listen), recipe)
     data, data_artifact = stages.data(dataset)
     split, cut = stages.split(data, data_artifact)
-    search = Search(stages, config, space, replace(split, test=split.test.take(slice(0, 0))), cut)
+    search = Search(stages, config, space, split.untested(), cut)
     trials = []
     for number in range(1, config.trials + 1):
         trials.append(search.trial(number))
