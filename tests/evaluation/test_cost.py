@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tandemrec.evaluation.cost import pareto_front, system_cost
+from tandemrec.evaluation.cost import pareto_front, system_cost, tuning_seconds
 
 
 def stage(
@@ -18,12 +18,12 @@ def stage(
 
 CARD = {
     "stages": [
-        stage("lm", 100, 5000, peak=90), stage("fit:A", 20, 700), stage("fit:B", 30, cpu=None), stage("evaluate:A", 4),
-        stage("evaluate:B", 8),
+        stage("language-model", 100, 5000, peak=90), stage("fit:A", 20, 700), stage("fit:B", 30, cpu=None),
+        stage("evaluate:A", 4), stage("evaluate:B", 8),
     ],
     "systems": {
-        "A": {"training": ["lm", "fit:A"], "judging": "evaluate:A"},
-        "B": {"training": ["lm", "fit:A", "fit:B"], "judging": "evaluate:B"},
+        "A": {"training": ["language-model", "fit:A"], "judging": "evaluate:A"},
+        "B": {"training": ["language-model", "fit:A", "fit:B"], "judging": "evaluate:B"},
     },
 }  # fmt: skip
 
@@ -38,6 +38,11 @@ def test_a_system_pays_for_what_it_builds_on() -> None:
     assert (other["seconds"], other["cpu_seconds"], other["tokens"]) == (150, None, 5700)
     assert "money" not in other
     assert system_cost({"stages": []}, "A", examples=1) is None
+
+
+def test_a_language_model_that_was_built_counts_as_given() -> None:
+    assert (tuning_seconds(CARD, "A"), tuning_seconds(CARD, "B")) == (20, 50)
+    assert tuning_seconds({"stages": []}, "A") is None
 
 
 POINTS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=10)

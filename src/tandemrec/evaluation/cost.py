@@ -8,6 +8,9 @@ from typing import Any
 SUMMED = ("seconds", "cpu_seconds", "accelerator_seconds", "tokens")
 PEAKS = ("peak_memory_mib", "accelerator_peak_mib")
 
+BUILDING = "language-model"
+"""The stage that builds a language model."""
+
 
 def system_cost(
     card: Mapping[str, Any], system: str, *, examples: int, price: float | None = None
@@ -39,6 +42,19 @@ def system_cost(
     if price is not None:
         cost |= {"money": (cost["seconds"] or 0.0) / 3600 * price, "money_per_1000": each / 3600 * price}
     return cost
+
+
+def tuning_seconds(card: Mapping[str, Any], system: str) -> float | None:
+    """Training time of a system and of all it builds on, a language model as given: building one is left out.
+
+    Returns:
+        Seconds; None for cards that do not say what a system took.
+    """
+    if "systems" not in card:
+        return None
+    stages = {stage["id"]: stage for stage in card["stages"]}
+    needed = [stages[name] for name in card["systems"][system]["training"]]
+    return sum(float(stage["seconds"]) for stage in needed if stage["stage"] != BUILDING)
 
 
 def _total(stages: Sequence[Mapping[str, Any]], key: str) -> float | None:

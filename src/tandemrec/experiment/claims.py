@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tandemrec.evaluation.cost import system_cost
+from tandemrec.evaluation.cost import tuning_seconds
 from tandemrec.evaluation.significance import holm
 from tandemrec.experiment.papers import Better, Cheaper, Claim, Easier, Experiment
 from tandemrec.experiment.run import Run
@@ -53,7 +53,8 @@ def _judged(
     if isinstance(claim, Better):
         return facts | _better(claim, experiment, compared)
     if isinstance(claim, Cheaper):
-        ratios = [_seconds(run, claim.cheaper) / _seconds(run, claim.than) for run in runs]
+        times = [[tuning_seconds(run.card, name) or 0.0 for name in asked] for run in runs]
+        ratios = [mine / max(other, 1e-9) for mine, other in times]
     else:
         ratios = [_loss_ratio(run, claim.easier) for run in runs]
         facts |= {"published_ratio": claim.ratio, "answers": _answers(runs, claim.easier)}
@@ -86,13 +87,6 @@ def _better(claim: Better, experiment: Experiment, compared: Mapping[str, Any]) 
         "published": published,
         "published_share": sign * (winner - loser) / loser if known and winner is not None and loser else None,
     }
-
-
-def _seconds(run: Run, system: str) -> float:
-    """Training time of a system, what it builds on included."""
-    cost = system_cost(run.card, system, examples=run.results["evaluation"]["n"])
-    seconds = None if cost is None else cost["seconds"]
-    return max(seconds or 0.0, 1e-9)
 
 
 def _loss_ratio(run: Run, student: str) -> float:

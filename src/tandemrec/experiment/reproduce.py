@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from tandemrec.errors import InputError
+from tandemrec.evaluation.cost import tuning_seconds
 from tandemrec.experiment.claims import judge_claims
 from tandemrec.experiment.compare import compare
 from tandemrec.experiment.fine_tunings import effort
@@ -128,7 +129,7 @@ def _results(
             "system": row["system"],
             "metrics": {metric: row["metrics"][metric] for metric in metrics},
             "published": _published(experiment, row["system"], metrics),
-            "seconds": compared["costs"].get(row["system"], {}).get("seconds"),
+            "seconds": _mean_seconds(runs, row["system"]),
         }
         for row in board
     ]
@@ -164,6 +165,12 @@ def _results(
         "rerankings": over_seeds([(run.results, run.card) for run in runs], shown),
         "hardware": runs[0].card["hardware"],
     }
+
+
+def _mean_seconds(runs: Sequence[Run], system: str) -> float | None:
+    """Training time, a language model as given, over the runs that tell it."""
+    told = [seconds for run in runs if (seconds := tuning_seconds(run.card, system)) is not None]
+    return sum(told) / len(told) if told else None
 
 
 def _published(experiment: Experiment, system: str, metrics: Sequence[str]) -> dict[str, float | None]:

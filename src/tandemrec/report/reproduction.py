@@ -184,6 +184,9 @@ def footnotes(results: Mapping[str, Any]) -> list[str]:
     return [
         f"Not as in the paper: {results['differs']}" if results["differs"] else "",
         f"About the paper's figures: {results['note']}" if results["note"] else "",
+        "Training: of a system and all it builds on; the language model counts as given, building one is left out."
+        if any(row["seconds"] for row in results["systems"])
+        else "",
         f"{command}: recipe {results['recipe']}, {results['effort']}. {data['name']}: {data['users']:,} users, "
         f"{data['items']:,} items, {data['interactions']:,} interactions. Training seeds "
         f"{', '.join(map(str, results['seeds']))}; ± is the standard error over users"
