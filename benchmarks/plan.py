@@ -1,10 +1,12 @@
 """What `tandem plan` foretells beside what finished runs took: a line for every stage longer than a bound.
 
     tandem plan --calibrate && python benchmarks/plan.py runs/sample
+    python benchmarks/plan.py --keep runs/sample runs/ml-1m     # benchmarks/results/plan.json, for docs/benchmarks.md
 
 `ratio` is the predicted over the measured wall time, the prediction being for the epochs that training took;
 `at_most` is the prediction that was there before, for all epochs of the recipe. The plan is made over an empty store,
 with the rates of this machine: runs of another machine, or of a busier one, are predicted by rates that are not theirs.
+Beside other work the processor time of a run with one thread is closer to what it would have taken alone.
 """
 
 from __future__ import annotations
@@ -22,36 +24,48 @@ from tandemrec.experiment.plan import plan
 from tandemrec.experiment.recipe import load_recipe
 from tandemrec.experiment.run import CARD, RECIPE
 
+RESULTS = Path(__file__).resolve().parent / "results" / "plan.json"
 
-def lines(run: Path, longest: float) -> Iterator[str]:
-    """A line a stage."""
+
+def stages(run: Path, longest: float) -> Iterator[dict[str, Any]]:
+    """Predicted and measured of every stage that took longer."""
     card = json.loads((run / CARD).read_text(encoding="utf-8"))
-    device = here()
     with TemporaryDirectory() as empty:
-        foreseen = plan(load_recipe(run / RECIPE), device, store=Path(empty) / "store")
+        foreseen = plan(load_recipe(run / RECIPE), here(), store=Path(empty) / "store")
     waiting: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in foreseen["stages"]:
         waiting[row["stage"]].append(row)
     for stage in card["stages"]:
-        if not waiting[stage["stage"]]:
+        name = stage["stage"]
+        if not waiting[name]:
             continue
-        row = waiting[stage["stage"]].pop(0)
+        row = waiting[name].pop(0)
         if stage["seconds"] <= longest:
             continue
-        if row["seconds"] is None:
-            yield f"claim=plan-{stage['stage'].replace(' ', '-')} ratio=nan measured={stage['seconds']:.1f} unknown=1"
-            continue
-        report = card["models"].get(stage["stage"].removeprefix("fit:"), {})
-        trained = report.get("epochs") if stage["stage"].startswith("fit:") else None
+        trained = card["models"].get(name.removeprefix("fit:"), {}).get("epochs") if name.startswith("fit:") else None
         share = trained / row["epochs"] if trained and row["epochs"] else 1.0
-        predicted = row["seconds"] * share
-        busy = stage.get("cpu_seconds")
-        yield (
-            f"claim=plan-{stage['stage'].replace(' ', '-')} ratio={predicted / stage['seconds']:.2f} "
-            f"predicted={predicted:.1f} measured={stage['seconds']:.1f} at_most={row['seconds']:.1f}"
-            + ("" if busy is None else f" cpu={busy:.1f}")
-            + f" peak_predicted={row['memory_gib'] * 1024:.0f} peak_measured={stage.get('peak_memory_mib')}"
-        )
+        yield {
+            "stage": name,
+            "predicted": None if row["seconds"] is None else row["seconds"] * share,
+            "at_most": row["seconds"],
+            "measured": stage["seconds"],
+            "cpu": stage.get("cpu_seconds"),
+            "predicted_mib": row["memory_gib"] * 1024,
+            "measured_mib": stage.get("peak_memory_mib"),
+        }
+
+
+def line(row: dict[str, Any]) -> str:
+    """As it is printed."""
+    claim = f"claim=plan-{row['stage'].replace(' ', '-')}"
+    if row["predicted"] is None:
+        return f"{claim} ratio=nan measured={row['measured']:.1f} unknown=1"
+    return (
+        f"{claim} ratio={row['predicted'] / row['measured']:.2f} predicted={row['predicted']:.1f} "
+        f"measured={row['measured']:.1f} at_most={row['at_most']:.1f}"
+        + ("" if row["cpu"] is None else f" cpu={row['cpu']:.1f}")
+        + f" peak_predicted={row['predicted_mib']:.0f} peak_measured={row['measured_mib']}"
+    )
 
 
 def main() -> None:
@@ -59,13 +73,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs")
     parser.add_argument("--longer-than", type=float, default=20.0, help="seconds of a stage that is looked at")
+    parser.add_argument("--keep", action="store_true", help=f"write them to {RESULTS.name}, in place of all before")
     arguments = parser.parse_args()
-    device = here()
+    device, kept = here(), {}
     print(f"device={device.title!r} calibrated={device.calibrated} gflops={device.flops / 1e9:.1f} "
           f"gbytes={device.bytes / 1e9:.2f} call_us={device.call * 1e6:.1f}")  # fmt: skip
     for run in arguments.runs:
-        for line in lines(run, arguments.longer_than):
-            print(line, flush=True)
+        rows = []
+        for row in stages(run, arguments.longer_than):
+            print(line(row), flush=True)
+            rows.append(row)
+        card = json.loads((run / CARD).read_text(encoding="utf-8"))
+        name, threads = load_recipe(run / RECIPE).name, card["hardware"].get("torch_threads")
+        kept[f"{name}, {threads} thread{'s' * (threads != 1)}"] = rows
+    if arguments.keep:
+        found = {"device": device.model_dump(mode="json"), "longer_than": arguments.longer_than, "runs": kept}
+        RESULTS.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
