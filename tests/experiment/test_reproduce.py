@@ -189,8 +189,8 @@ def test_the_verdict_says_how_sure_it_is() -> None:
     results |= {"judged_by": "ndcg@20", "resolvable": 0.0123, "power": 0.8}
     claims = [{"verdict": "held"}, {"verdict": "open"}, {"verdict": "open"}]
     assert verdict(results | {"claims": claims}) == (
-        "P, Table 1: 3 claims: 1 held; 2 could not be settled by these runs. Judged by ndcg@20 over 1,000 users and 3 "
-        "trainings, both random. One test finds a true difference of 0.0123 in 80% of cases."
+        "P, Table 1. Of 3 claims 1 held, 2 could not be settled by these runs. Judged by ndcg@20 over 1,000 users and "
+        "3 trainings, both random. One test finds a true difference of 0.0123 in 80% of cases."
     )
     assert "nothing is said about other trainings" in verdict(results | {"claims": claims, "seeds": [1]})
     assert verdict(results | {"claims": []}).endswith("no claim to test.")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 640, 340
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 14, 46
-LETTER = 7.4
-"""Width of a letter of the plots' text, in a wide font."""
+LETTER, LINE = 8.8, 20
+"""Width of a letter of the plots' text and height of its lines, in a wide font of the size that small plots have."""
 
 SERIES = 8
 """Different colours; a plot of more systems would be read by nobody."""
@@ -92,7 +93,8 @@ def scatter_plot(
     front = sorted((x(cost), y(value)) for _, cost, value, kept in points if kept)
     path = " ".join(f"{at},{height}" for at, height in front)
     parts.append(Markup('<polyline class="front" points="{}"/>').format(path))
-    taken = [(x(cost) - 5, y(value) - 5, x(cost) + 5, y(value) + 5) for _, cost, value, _ in points]
+    taken = [_around(x(cost), y(value), 5) for _, cost, value, _ in points]
+    taken += [_around(*place, 2) for one, other in pairwise(front) for place in _along(one, other)]
     for name, cost, value, kept in points:
         parts.append(
             Markup('<circle class="{}" cx="{}" cy="{}" r="5"><title>{}</title></circle>').format(
@@ -118,7 +120,7 @@ def line_plot(
     """
     shown = dict(list(series.items())[:SERIES])
     rows = _legend_rows(list(shown))
-    height = HEIGHT + 18 * len(rows) * (len(shown) > 1)
+    height = HEIGHT + (8 + LINE * len(rows)) * (len(shown) > 1)
     x = _Axis(0, max(1, len(x_names) - 1), LEFT + 24, WIDTH - RIGHT - 24)
     y = _padded([value for values in shown.values() for value in values], HEIGHT - BOTTOM, TOP)
     parts = _horizontal_grid(y, _plain)
@@ -198,7 +200,7 @@ def _swatches(names: Mapping[int, str]) -> list[Markup]:
 def _legend(rows: Sequence[Sequence[tuple[int, str]]]) -> list[Markup]:
     parts = []
     for place, row in enumerate(rows):
-        at, level = float(LEFT), HEIGHT + 18 * place + 6
+        at, level = float(LEFT), HEIGHT + LINE * place + 16
         for number, name in row:
             sample = _line(round(at, 1), level - 4, round(at, 1) + 18, level - 4, "")
             parts += [Markup('<g class="s{}">{}</g>').format(number, sample), _text(at + 23, level, name, "start")]
@@ -232,6 +234,17 @@ def _label(name: str, x: float, y: float, taken: list[tuple[float, float, float,
             taken.append(box)
             return _text(at, level, name, anchor)
     return _text(x + 9, y + 4, name, "start")
+
+
+def _around(x: float, y: float, reach: float) -> tuple[float, float, float, float]:
+    return x - reach, y - reach, x + reach, y + reach
+
+
+def _along(one: tuple[float, float], other: tuple[float, float]) -> list[tuple[float, float]]:
+    """Places on a line, a few pixels apart."""
+    wide, tall = other[0] - one[0], other[1] - one[1]
+    steps = max(1, int(math.hypot(wide, tall) / 4))
+    return [(one[0] + wide * step / steps, one[1] + tall * step / steps) for step in range(steps + 1)]
 
 
 def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:

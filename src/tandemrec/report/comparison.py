@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tandemrec.report.cost import cost_markdown
-from tandemrec.report.leaderboard import cell, headline_metrics, table_of
+from tandemrec.report.leaderboard import cell, decimal, headline_metrics, table_of
 
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
     sign: f"\\{sign}" for sign in "&%$#_{}"
@@ -131,12 +131,12 @@ def board_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
     rows = []
     for row in board:
         figure = row["metrics"][metric]
-        cells = [row["system"], cell(figure), f"{row['low']:.4f} to {row['high']:.4f}"]
+        cells = [row["system"], cell(figure), f"{decimal(row['low'])} to {decimal(row['high'])}"]
         if repeated:
             seeds = f"{figure['seed_error']:.4f}" if row["repetitions"] > 1 else ""
             cells += [str(row["repetitions"]), f"{figure['user_error']:.4f}", seeds]
         pair = None if row is board[0] else pair_of(results, row["system"], board[0]["system"])
-        rows.append([*cells, *(("", "") if pair is None else (f"{pair['difference']:+.4f}", _p(pair["p_holm"])))])
+        rows.append([*cells, *(("", "") if pair is None else (decimal(pair["difference"], "+"), _p(pair["p_holm"])))])
     return [*header, *(("seeds", "± users", "± seeds") if repeated else ()), "from first", "p (Holm)"], rows
 
 
@@ -154,12 +154,9 @@ def pair_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     rows = []
     for one, other in combinations(names, 2):
         pair = pair_of(results, one, other)
-        rows.append(
-            [
-                *(one, other, f"{pair['difference']:+.4f}", f"{pair['low']:+.4f} to {pair['high']:+.4f}"),
-                *(_p(pair["p_value"]), _p(pair["p_holm"]), str(pair["repetitions"])),
-            ]
-        )
+        difference, low, high = (decimal(pair[key], "+") for key in ("difference", "low", "high"))
+        found = _p(pair["p_value"]), _p(pair["p_holm"]), str(pair["repetitions"])
+        rows.append([one, other, difference, f"{low} to {high}", *found])
     return ["system", "against", "difference", level, "p", "p (Holm)", "seeds"], rows
 
 

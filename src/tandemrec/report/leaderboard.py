@@ -14,6 +14,11 @@ def headline_metrics(results: Mapping[str, Any]) -> list[str]:
     return list(rows[0]["metrics"]) if rows else []
 
 
+def decimal(value: float, sign: str = "") -> str:
+    """Four decimals, no minus before a zero; `sign="+"` writes a plus too."""
+    return f"{round(value, 4) + 0.0:{sign}.4f}"
+
+
 def cell(metric: Mapping[str, float]) -> str:
     """`.1234 ± .0012`: mean and standard error over examples."""
     return f"{metric['mean']:.4f} ± {metric['standard_error']:.4f}"

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from tandemrec.report.cost import duration
 from tandemrec.report.html import comparison_page
-from tandemrec.report.leaderboard import cell, table_of
+from tandemrec.report.leaderboard import cell, decimal, table_of
 from tandemrec.report.reranking import HEADING, Grid, gain_grid
 
 VERDICTS = {
@@ -41,9 +41,9 @@ def verdict(results: Mapping[str, Any]) -> str:
     if not results["claims"]:
         return f"{where}: the figures beside each other; no claim to test."
     counts = {kind: [claim["verdict"] for claim in results["claims"]].count(kind) for kind in VERDICTS}
-    said = "; ".join(f"{count} {VERDICTS[kind]}" for kind, count in counts.items() if count)
+    said = ", ".join(f"{count} {VERDICTS[kind]}" for kind, count in counts.items() if count)
     total = len(results["claims"])
-    return f"{where}: {total} claim{'s' * (total > 1)}: {said}. {_resolution(results)}"
+    return f"{where}. Of {total} claim{'s' * (total > 1)} {said}. {_resolution(results)}"
 
 
 def _resolution(results: Mapping[str, Any]) -> str:
@@ -63,41 +63,48 @@ def _resolution(results: Mapping[str, Any]) -> str:
 
 
 def sentence(claim: Mapping[str, Any], results: Mapping[str, Any]) -> str:
-    """A claim and what was found, in plain words."""
+    """A claim, what became of it, and what was found, in plain words."""
+    text, found = _said(claim), _found(claim, results)
+    if claim["verdict"] == "not asked":
+        return f"{text}: {SHORT['not asked']} at this size."
+    return f"{text}: {SHORT[claim['verdict']]}. {found}"
+
+
+def _said(claim: Mapping[str, Any]) -> str:
+    """What is claimed."""
     first, *rest = claim["systems"]
     if claim["kind"] == "better":
-        return _better(claim, results)
+        return f"{first} is better than {rest[0]}"
     if claim["kind"] == "cheaper":
-        text = f"{first} takes less time to train than {rest[0]}"
-    else:
-        text = f"{first}: its teacher's own answers are easier to learn than the real ones"
+        return f"{first} takes less time to train than {rest[0]}"
+    return f"{first}: its teacher's own answers are easier to learn than the real ones"
+
+
+def _found(claim: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+    """What runs say to a claim; nothing where it was not asked."""
     if claim["verdict"] == "not asked":
-        return f"{text}: not asked at this size."
+        return ""
+    if claim["kind"] == "better":
+        return _gain(claim, results)
     ratios = claim["ratios"]
     spread = f"{min(ratios):.2f} to {max(ratios):.2f}" if len(ratios) > 1 else f"{ratios[0]:.2f}"
     what = "the time" if claim["kind"] == "cheaper" else "the first epoch's loss"
     published = claim.get("published_ratio")
     beside = f"; {published:.2f} in the paper" if published is not None else ""
     over = f"{len(ratios)} training{'s' * (len(ratios) > 1)}"
-    said = ""
+    told = ""
     if claim["kind"] == "easier":
         names = {"exact": "exact titles", "hit": "hits", "hit_kind": "of the target's kind"}
         shares = [f"{share:.1%} {names[key]}" for key, share in claim["answers"].items() if share is not None]
-        said = f" Of its answers: {', '.join(shares)}."
-    return f"{text}: {SHORT[claim['verdict']]}. {spread} times {what}, in {over}{beside}.{said}"
+        told = f" Of its answers: {', '.join(shares)}."
+    return f"{spread} times {what}, in {over}{beside}.{told}"
 
 
-def _better(claim: Mapping[str, Any], results: Mapping[str, Any]) -> str:
-    one, other = claim["systems"]
-    text = f"{one} is better than {other}"
-    if claim["verdict"] == "not asked":
-        return f"{text}: not asked at this size."
+def _gain(claim: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     mine, theirs = claim["figures"]
-    found = (
-        f"{mine:.4f} against {theirs:.4f}, a gain of {_signed(claim['gain'])} ({results['level']:.0%} interval "
-        f"{_signed(claim['low'])} to {_signed(claim['high'])}; p {_p(claim['p_holm'])} after Holm's correction)"
-    )
-    return f"{text}: {SHORT[claim['verdict']]}. {found}.{_beside_the_paper(claim)}"
+    gain, low, high = (decimal(claim[key], "+") for key in ("gain", "low", "high"))
+    interval = f"{results['level']:.0%} interval {low} to {high}; p {_p(claim['p_holm'])} after Holm's correction"
+    return f"{mine:.4f} against {theirs:.4f}, a gain of {gain} ({interval}).{_beside_the_paper(claim)}"
 
 
 def _beside_the_paper(claim: Mapping[str, Any]) -> str:
@@ -117,10 +124,6 @@ def _beside_the_paper(claim: Mapping[str, Any]) -> str:
 
 def _p(value: float) -> str:
     return f"= {value:.3f}" if value >= 0.001 else "< 0.001"
-
-
-def _signed(value: float) -> str:
-    return f"{round(value, 4) + 0.0:+.4f}"  # no minus before a zero
 
 
 def _percent(value: float) -> str:
@@ -149,8 +152,8 @@ def figures_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]
 
 def claims_table(results: Mapping[str, Any], kind: str) -> tuple[list[str], list[list[str]]] | None:
     """Header and a row a claim of the paper (`claims`) or against a rival (`rivals`); None without any."""
-    rows = [[SHORT[claim["verdict"]], sentence(claim, results)] for claim in results[kind]]
-    return (["verdict", "claim"], rows) if rows else None
+    rows = [[_said(claim), SHORT[claim["verdict"]], _found(claim, results)] for claim in results[kind]]
+    return (["claim", "verdict", "found"], rows) if rows else None
 
 
 def reproduction_markdown(results: Mapping[str, Any], heading: str = "#") -> str:
@@ -212,7 +215,7 @@ def reproduction_page(results: Mapping[str, Any], compared: Mapping[str, Any]) -
         "rivals": claims_table(results, "rivals"),
         "reranking_title": HEADING,
         "reranking": [grid for grid in (gains(results),) if grid.rows],
-        "footnotes": [note for note in footnotes(results) if note],
+        "footnotes": [note.replace("`", "") for note in footnotes(results) if note],
     }
     return comparison_page(compared, shown)
 

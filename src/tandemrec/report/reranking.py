@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from tandemrec.report.charts import line_plot
-from tandemrec.report.leaderboard import is_rating, table_of
+from tandemrec.report.leaderboard import decimal, is_rating, table_of
 from tandemrec.report.segments import span
 
 
@@ -150,4 +150,4 @@ def _asking(models: Mapping[str, Any], rated: bool) -> Grid:
 
 
 def _signed(figure: Mapping[str, Any]) -> str:
-    return f"{figure['mean']:+.4f} ± {figure['standard_error']:.4f}"
+    return f"{decimal(figure['mean'], '+')} ± {figure['standard_error']:.4f}"
