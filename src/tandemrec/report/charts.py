@@ -10,7 +10,7 @@ from itertools import pairwise
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 640, 340
-LEFT, RIGHT, TOP, BOTTOM = 64, 16, 14, 46
+LEFT, RIGHT, TOP, BOTTOM = 64, 16, 28, 46
 LETTER, LINE = 8.8, 20
 """Width of a letter of the plots' text and height of its lines, in a wide font of the size that small plots have."""
 
@@ -102,7 +102,7 @@ def scatter_plot(
             )
         )
         parts.append(_label(name, x(cost), y(value), taken))
-    parts += [_text((LEFT + WIDTH) / 2, HEIGHT - 8, x_label, "middle"), _text(4, TOP - 2, y_label, "start")]
+    parts += [_text((LEFT + WIDTH) / 2, HEIGHT - 8, x_label, "middle"), _text(4, 12, y_label, "start")]
     return _svg(parts, HEIGHT, f"{y_label} over {x_label}")
 
 
@@ -140,7 +140,7 @@ def line_plot(
         )
     if len(shown) > 1:
         parts += _legend(rows)
-    parts += [_text((LEFT + WIDTH) / 2, HEIGHT - 8, x_label, "middle"), _text(4, TOP - 2, y_label, "start")]
+    parts += [_text((LEFT + WIDTH) / 2, HEIGHT - 8, x_label, "middle"), _text(4, 12, y_label, "start")]
     return _svg(parts, height, f"{y_label} by {x_label}")
 
 
@@ -162,7 +162,7 @@ def points_plot(groups: Mapping[str, Sequence[Sequence[float]]], x_label: str, y
         )
         parts.append(Markup('<g class="s{} points">{}</g>').format(_BACK - number * _BACK, dots))
     parts += _swatches({_BACK - number * _BACK: name for number, name in enumerate(groups)})
-    parts += [_text((LEFT + WIDTH) / 2, HEIGHT - 8, x_label, "middle"), _text(4, TOP - 2, y_label, "start")]
+    parts += [_text((LEFT + WIDTH) / 2, HEIGHT - 8, x_label, "middle"), _text(4, 12, y_label, "start")]
     return _svg(parts, HEIGHT + 18, f"{y_label} over {x_label}")
 
 
@@ -183,7 +183,7 @@ def share_plot(groups: Sequence[tuple[float, float, int, int]], x_label: str) ->
                 wide, tall = round(max(1.0, x(high) - x(low) - 1), 1), round(HEIGHT - BOTTOM - y(count), 1)
                 parts.append(bar.format(kind, x(low), y(count), wide, tall, f"{taken:,} of {size:,}"))
     parts += _swatches({_BACK: "samples", 0: "chosen"})
-    parts += [_text((LEFT + WIDTH) / 2, HEIGHT - 8, x_label, "middle"), _text(4, TOP - 2, "samples", "start")]
+    parts += [_text((LEFT + WIDTH) / 2, HEIGHT - 8, x_label, "middle"), _text(4, 12, "samples", "start")]
     return _svg(parts, HEIGHT + 18, f"samples by {x_label}")
 
 
@@ -229,7 +229,7 @@ def _label(name: str, x: float, y: float, taken: list[tuple[float, float, float,
     for at, level, anchor in places:
         left = {"start": at, "end": at - width, "middle": at - width / 2}[anchor]
         box = left, level - 10, left + width, level + 3
-        inside = box[0] >= 0 and box[2] <= WIDTH and box[1] >= 0
+        inside = box[0] >= LEFT and box[2] <= WIDTH and box[1] >= TOP - 12
         if inside and not any(_overlap(box, other) for other in taken):
             taken.append(box)
             return _text(at, level, name, anchor)
