@@ -184,6 +184,12 @@ def test_claims_about_time_hold_where_all_runs_agree(runs: list[tuple[float, flo
     assert "A takes less time to train than B" in sentence(claim, {})
 
 
+def test_runs_that_tell_no_times_are_refused_where_a_claim_is_about_them() -> None:
+    old = SimpleNamespace(card={"stages": []}, path=Path("old"))
+    with pytest.raises(InputError, match=r"^old is of an older version"):
+        judge_claims(claiming({"cheaper": "A", "than": "B"}), compared(("A", "B", 0.1, 0.01)), [old])
+
+
 def test_the_verdict_says_how_sure_it_is() -> None:
     results = {"paper": "P", "shows": "Table 1", "scale": "scaled", "users": 1000, "seeds": [1, 2, 3]}
     results |= {"judged_by": "ndcg@20", "resolvable": 0.0123, "power": 0.8}

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tandemrec.errors import InputError
 from tandemrec.evaluation.cost import tuning_seconds
 from tandemrec.evaluation.significance import holm
 from tandemrec.experiment.papers import Better, Cheaper, Claim, Easier, Experiment
@@ -30,6 +31,9 @@ def judge_claims(
         compared: what `compare` found in the runs, by the experiment's metric.
         runs: one a training seed.
         claims: which ones, corrected together; default: the paper's.
+
+    Raises:
+        InputError: if a run is too old to tell times that a claim is about.
     """
     there = {row["system"] for row in compared["leaderboard"]}
     asked = experiment.claims if claims is None else claims
@@ -53,7 +57,7 @@ def _judged(
     if isinstance(claim, Better):
         return facts | _better(claim, experiment, compared)
     if isinstance(claim, Cheaper):
-        times = [[tuning_seconds(run.card, name) or 0.0 for name in asked] for run in runs]
+        times = [[_seconds(run, name) for name in asked] for run in runs]
         ratios = [mine / max(other, 1e-9) for mine, other in times]
     else:
         ratios = [_loss_ratio(run, claim.easier) for run in runs]
@@ -87,6 +91,13 @@ def _better(claim: Better, experiment: Experiment, compared: Mapping[str, Any]) 
         "published": published,
         "published_share": sign * (winner - loser) / loser if known and winner is not None and loser else None,
     }
+
+
+def _seconds(run: Run, system: str) -> float:
+    seconds = tuning_seconds(run.card, system)
+    if seconds is None:
+        raise InputError(f"{run.path} is of an older version, whose runs do not tell what a system took")
+    return seconds
 
 
 def _loss_ratio(run: Run, student: str) -> float:
