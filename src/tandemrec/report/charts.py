@@ -58,12 +58,13 @@ def interval_plot(rows: Sequence[tuple[str, float, float, float]], label: str) -
         rows: name, mean, low, high.
         label: name of the metric.
     """
-    height = TOP + BOTTOM + 26 * len(rows)
+    top = TOP / 2  # nothing is named above it
+    height = top + BOTTOM + 26 * len(rows)
     left = min(240, 20 + LETTER * max(len(name) for name, *_ in rows))
     axis = _padded([value for _, *values in rows for value in values], left, WIDTH - RIGHT)
-    parts = _vertical_grid(axis, TOP, height - BOTTOM, _plain)
+    parts = _vertical_grid(axis, top, height - BOTTOM, _plain)
     for place, (name, mean, low, high) in enumerate(rows):
-        y = TOP + 26 * place + 13
+        y = top + 26 * place + 13
         parts += [
             _text(left - 8, y + 4, _cut(name, left), "end"),
             _line(axis(low), y, axis(high), y, "bar"),
