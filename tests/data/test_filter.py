@@ -212,3 +212,21 @@ def test_drawn_users_keep_all_their_interactions_and_nobody_else_has_any() -> No
     assert report.rows[-1]["why"] == "6 users drawn with seed 0"
     with pytest.raises(InputError, match=r"'cleaning\.draw_users': found 20, tiny has 19 users here"):
         clean(data, CleaningConfig(min_rating=4, draw_users=20))
+
+
+@pytest.mark.parametrize(
+    ("title", "cut"),
+    [
+        ("eight ab", "eight ab"),
+        ("eight abc", "eight"),
+        ("one two three", "one two"),
+        ("one two  three", "one two"),
+        ("ninelettered", "ninelett"),
+        ("éléphant rose", "éléphant"),
+    ],
+)
+def test_long_titles_end_with_a_whole_word(title: str, cut: str) -> None:
+    data = dataset([("u", "i", 5.0, 1)], {"i": title})
+    cleaned, report = clean(data, CleaningConfig(title_length=8, clean_texts=False))
+    assert cleaned.titles == [cut]
+    assert report.rows[-1]["why"] == f"{int(title != cut)} titles cut to 8 characters or fewer"

@@ -35,6 +35,10 @@ class CleaningConfig(Config):
     placeholder_titles: str | None = None
     """Regular expression of titles that count as missing, such as `^title_[0-9]+$`."""
 
+    title_length: int | None = Field(None, ge=8)
+    """Longer titles are cut behind the last whole word within so many characters; null: none are. Where titles are what
+    users wrote under their videos, a few of them fill a prompt."""
+
     min_rating: float | None = None
     """Interactions rated lower, or not rated, are dropped; 4 gives the likes-only protocols."""
 
@@ -91,6 +95,11 @@ def clean(dataset: Dataset, config: CleaningConfig) -> tuple[Dataset, CleaningRe
         )
     rows, items, why = _titled(rows, items, config)
     _report(report, "titles", rows, why)
+    if config.title_length is not None:
+        long = items["title"].str.len_chars() > config.title_length
+        items = items.with_columns(title=_cut(pl.col("title"), config.title_length))
+        why = f"{int(long.sum()):,} titles cut to {config.title_length} characters or fewer"
+        _report(report, "long titles", rows, why)
     if config.min_rating is not None:
         if rows["rating"].null_count() == rows.height and rows.height:
             raise InputError(f"key 'cleaning.min_rating': {dataset.name} has no ratings")
@@ -180,6 +189,14 @@ def _clean_text(text: pl.Expr) -> pl.Expr:
     )
     tidy = decoded.str.replace_all(_TAG, " ").str.replace_all(r"[\s\p{Cc}]+", " ").str.strip_chars()
     return pl.when(tidy == "").then(None).otherwise(tidy)
+
+
+def _cut(title: pl.Expr, length: int) -> pl.Expr:
+    """Up to `length` characters that end with a whole word; a longer word is cut itself."""
+    whole = title.str.slice(0, length + 1).str.extract(r"(?s)^(.*\S)\s", 1)
+    return (
+        pl.when(title.str.len_chars() <= length).then(title).otherwise(pl.coalesce(whole, title.str.slice(0, length)))
+    )
 
 
 def _without_duplicates(rows: pl.DataFrame, mode: Literal["exact", "first", "last"]) -> pl.DataFrame:
