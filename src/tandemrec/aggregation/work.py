@@ -11,11 +11,22 @@ from tandemrec.aggregation.ratings import RatingAggregateConfig
 from tandemrec.data.examples import Examples
 from tandemrec.work import NOTHING, Scene, Work, answer_work, fit_work, passes, ranking_work
 
+REACHED = 0.25
+"""Share of the validation examples whose target is among the base's first candidates, which alone choose weights: not
+known before, and about so large for ten to twenty candidates."""
+
+
+@fit_work.register
+def _fit_rankings(config: RankingAggregateConfig, scene: Scene) -> Work | None:
+    """The base answers the validation part, every language model what the base reaches of it."""
+    listed = _answered([config.base], scene, scene.split.valid)
+    asked = _answered(config.llm, scene, scene.split.valid)
+    return None if listed is None or asked is None else listed + REACHED * asked
+
 
 @fit_work.register(BestConfig)
-@fit_work.register(RankingAggregateConfig)
 @fit_work.register(RatingAggregateConfig)
-def _fit(config: BestConfig | RankingAggregateConfig | RatingAggregateConfig, scene: Scene) -> Work | None:
+def _fit(config: BestConfig | RatingAggregateConfig, scene: Scene) -> Work | None:
     """Everybody answers the validation part."""
     answered = _answered(config.partners(), scene, scene.split.valid)
     judged = ranking_work(len(scene.split.valid), scene.split.n_items)
@@ -31,19 +42,27 @@ def _fit_injection(config: InjectionConfig, scene: Scene) -> Work | None:
     return None if answered is None else answered + len(config.strengths) * judged
 
 
-@answer_work.register(RankingAggregateConfig)
+@answer_work.register
+def _answer_rankings(config: RankingAggregateConfig, scene: Scene, examples: Examples) -> Work | None:
+    """The base, and the language model that is chosen."""
+    listed, asked = _answered([config.base], scene, examples), _dearest(config.llm, scene, examples)
+    return None if listed is None or asked is None else listed + asked
+
+
 @answer_work.register(RatingAggregateConfig)
 @answer_work.register(InjectionConfig)
-def _answer(
-    config: RankingAggregateConfig | RatingAggregateConfig | InjectionConfig, scene: Scene, examples: Examples
-) -> Work | None:
+def _answer(config: RatingAggregateConfig | InjectionConfig, scene: Scene, examples: Examples) -> Work | None:
     return _answered(config.partners(), scene, examples)
 
 
 @answer_work.register
 def _answer_best(config: BestConfig, scene: Scene, examples: Examples) -> Work | None:
-    """The dearest of them: which one is chosen is not known."""
-    answers = [_answered([name], scene, examples) for name in config.among]
+    return _dearest(config.among, scene, examples)
+
+
+def _dearest(names: Iterable[str], scene: Scene, examples: Examples) -> Work | None:
+    """What one of several takes; which one is chosen is not known, so it is the dearest."""
+    answers = [_answered([name], scene, examples) for name in names]
     known = [answer for answer in answers if answer is not None]
     return max(known, key=lambda work: work.flops + work.half_flops + work.bytes, default=None)
 

@@ -73,11 +73,11 @@ def _by_completions(
     """Log-probabilities (B, K, R) of whole options with their end."""
     ended = [[*option, lm.eos] for option in options]
     packed = lm.packed(heads, [[[*tail, *option] for tail in several for option in ended] for several in tails])
-    values_N = lm.scorer.tokens(packed)
-    counts = packed.counts_BC.flatten().tolist()
+    ends = np.cumsum(packed.counts_BC.flatten().cpu().numpy())
     own = [len(option) for several in tails for _ in several for option in ended]
-    values = torch.stack([part[-n:].sum() for part, n in zip(torch.split(values_N, counts), own, strict=True)])
-    return values.view(len(heads), -1, len(options))
+    wanted = np.concatenate([np.arange(end - n, end) for end, n in zip(ends, own, strict=True)])
+    parts = torch.split(lm.scorer.tokens(packed, torch.from_numpy(wanted)), own)
+    return torch.stack([part.sum() for part in parts]).view(len(heads), -1, len(options))
 
 
 def _shared(options: Sequence[Tokens]) -> int:

@@ -32,16 +32,19 @@ class CompletionScorer(nn.Module):
         owner_N = torch.repeat_interleave(torch.arange(len(counts), device=values_N.device), counts)
         return values_N.new_zeros(len(counts)).index_add(0, owner_N, values_N).view(packed.counts_BC.shape)
 
-    def tokens(self, packed: Packed) -> Tensor:
-        """Log-probability of every label token, (N,) float32."""
+    def tokens(self, packed: Packed, wanted: Tensor | None = None) -> Tensor:
+        """Log-probability of every label token, (N,) float32; of some alone where their places 0…N−1 are given."""
+        source_N, label_N = packed.source_N, packed.label_N
+        if wanted is not None:
+            source_N, label_N = (column[wanted.to(column.device)] for column in (source_N, label_N))
         inputs = self._inputs(packed)
         if not self.head_gives_logits:
-            logits_NV = whole(self.model)(**inputs).logits.flatten(0, 1)[packed.source_N]
-            return -nn.functional.cross_entropy(logits_NV.float(), packed.label_N, reduction="none")
+            logits_NV = whole(self.model)(**inputs).logits.flatten(0, 1)[source_N]
+            return -nn.functional.cross_entropy(logits_NV.float(), label_N, reduction="none")
         backbone, head = backbone_and_head(self.model)
-        hidden_ND = backbone(**inputs).last_hidden_state.flatten(0, 1)[packed.source_N]
+        hidden_ND = backbone(**inputs).last_hidden_state.flatten(0, 1)[source_N]
         size = max(1, CHUNK_LOGITS // whole(self.model).config.vocab_size)
-        chunks = zip(torch.split(hidden_ND, size), torch.split(packed.label_N, size), strict=True)
+        chunks = zip(torch.split(hidden_ND, size), torch.split(label_N, size), strict=True)
         if len(hidden_ND) <= size:
             return torch.cat([_log_probs(head, hidden, label) for hidden, label in chunks])
         return torch.cat([checkpoint(_log_probs, head, *chunk, use_reentrant=False) for chunk in chunks])
