@@ -180,9 +180,9 @@ def test_selectors_go_with_those_who_learn_from_them() -> None:
     ("name", "bundled"),
     [
         ("soft/table-2-game", "soft/games"),
-        ("llama4rec/table-2-ml-100k-mf", "llama4rec/ml-100k"),
-        ("llama4rec/table-3-ml-100k-sasrec-proper", "llama4rec/ml-100k-sequential"),
-        ("llama4rec/table-4-ml-100k-nfm", "llama4rec/ml-100k-rating"),
+        ("soft/table-2-movie-dllm2rec", "dllm2rec/ml-1m"),
+        ("dealrec/table-2-games", "dealrec/games"),
+        ("dealrec/table-2-microlens", "dealrec/microlens"),
     ],
 )
 def test_a_scaled_experiment_is_the_bundled_recipe_itself(name: str, bundled: str) -> None:
@@ -192,6 +192,19 @@ def test_a_scaled_experiment_is_the_bundled_recipe_itself(name: str, bundled: st
     assert (one.data, one.split, one.cleaning, one.evaluation) == (
         recipe.data, recipe.split, recipe.cleaning, recipe.evaluation,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("data", ["ml-100k", "ml-1m", "book-crossing"])
+def test_scaled_tables_of_the_same_data_share_their_trainings(data: str) -> None:
+    """A table, its ablation, its other protocol: their conventional models and tuned language models are the same."""
+    other = f"table-2-{data}-mf" if data == "ml-100k" else f"table-5-{data}"
+    one, two, proper = (
+        experiment_recipe(f"llama4rec/{name}", "scaled")
+        for name in (f"table-2-{data}", other, f"table-2-{data}-proper")
+    )
+    assert all(one.models[name] == two.models[name] for name in ("EASE", "MF", "MF IFT", "MF tuned", "MF+DA"))
+    assert one.models == proper.models
+    assert (one.data, one.cleaning, one.split.sample) == (two.data, two.cleaning, two.split.sample)
 
 
 def test_another_protocol_is_another_experiment() -> None:
