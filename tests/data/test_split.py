@@ -291,6 +291,9 @@ def test_damaged_or_foreign_splits_are_refused(tmp_path: Path) -> None:
     train.with_columns(target_stop=pl.lit(10_000)).write_parquet(tmp_path / "train.parquet")
     with pytest.raises(InputError, match="'target' has rows outside the 100 items"):
         Split.load(tmp_path, data)
+    (tmp_path / "dataset.json").unlink()
+    with pytest.raises(InputError, match="a split of an older version"):
+        Split.load(tmp_path, data)
     (tmp_path / "split.json").unlink()
     with pytest.raises(InputError, match="holds no split"):
         Split.load(tmp_path, data)

@@ -80,7 +80,9 @@ class Split:
             for name in ("history", "target", "seen"):
                 columns |= _places(name, getattr(examples, name))
             pl.DataFrame(columns).write_parquet(directory / f"{part}.parquet")
-        (directory / "dataset.json").write_text(json.dumps({"fingerprint": self.dataset.fingerprint}) + "\n")
+        (directory / "dataset.json").write_text(
+            json.dumps({"fingerprint": self.dataset.fingerprint}) + "\n", encoding="utf-8"
+        )
         meta = {"protocol": self.protocol, "leaks": self.leaks.rows()}
         (directory / "split.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -93,8 +95,10 @@ class Split:
         """
         if not (directory / "split.json").exists():
             raise InputError(f"{directory} holds no split: split.json, which is written last, is missing")
+        if not (directory / "dataset.json").exists():
+            raise InputError(f"{directory} holds a split of an older version, without dataset.json; make it anew")
         meta = json.loads((directory / "split.json").read_text(encoding="utf-8"))
-        if json.loads((directory / "dataset.json").read_text())["fingerprint"] != dataset.fingerprint:
+        if json.loads((directory / "dataset.json").read_text(encoding="utf-8"))["fingerprint"] != dataset.fingerprint:
             raise InputError(f"{directory} is a split of other data than '{dataset.name}'")
         places = pl.read_parquet(directory / "items.parquet")
         values = places["item"].to_numpy()
