@@ -19,19 +19,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tandemrec.experiment.devices import here
+from tandemrec.experiment.devices import Device, here
 from tandemrec.experiment.plan import plan
-from tandemrec.experiment.recipe import load_recipe
+from tandemrec.experiment.recipe import Recipe, load_recipe
 from tandemrec.experiment.run import CARD, RECIPE
 
 RESULTS = Path(__file__).resolve().parent / "results" / "plan.json"
 
 
-def stages(run: Path, longest: float) -> Iterator[dict[str, Any]]:
-    """Predicted and measured of every stage that took longer."""
-    card = json.loads((run / CARD).read_text(encoding="utf-8"))
+def stages(recipe: Recipe, card: dict[str, Any], device: Device, longest: float) -> Iterator[dict[str, Any]]:
+    """Predicted and measured of every stage of a run that took longer."""
     with TemporaryDirectory() as empty:
-        foreseen = plan(load_recipe(run / RECIPE), here(), store=Path(empty) / "store")
+        foreseen = plan(recipe, device, store=Path(empty) / "store")
     waiting: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in foreseen["stages"]:
         waiting[row["stage"]].append(row)
@@ -79,13 +78,12 @@ def main() -> None:
     print(f"device={device.title!r} calibrated={device.calibrated} gflops={device.flops / 1e9:.1f} "
           f"gbytes={device.bytes / 1e9:.2f} call_us={device.call * 1e6:.1f}")  # fmt: skip
     for run in arguments.runs:
-        rows = []
-        for row in stages(run, arguments.longer_than):
+        recipe, card = load_recipe(run / RECIPE), json.loads((run / CARD).read_text(encoding="utf-8"))
+        rows = list(stages(recipe, card, device, arguments.longer_than))
+        for row in rows:
             print(line(row), flush=True)
-            rows.append(row)
-        card = json.loads((run / CARD).read_text(encoding="utf-8"))
-        name, threads = load_recipe(run / RECIPE).name, card["hardware"].get("torch_threads")
-        kept[f"{name}, {threads} thread{'s' * (threads != 1)}"] = rows
+        threads = card["hardware"].get("torch_threads")
+        kept[f"{recipe.name}, {threads} thread{'s' * (threads != 1)}"] = rows
     if arguments.keep:
         found = {"device": device.model_dump(mode="json"), "longer_than": arguments.longer_than, "runs": kept}
         RESULTS.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

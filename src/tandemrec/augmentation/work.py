@@ -19,10 +19,11 @@ from tandemrec.conventional.sequential.module import SequenceConfig
 from tandemrec.conventional.sequential.work import network_work
 from tandemrec.data.examples import Examples
 from tandemrec.data.split import Split
+from tandemrec.llm.chat_work import chat_work
 from tandemrec.llm.generate import GenerationConfig
 from tandemrec.llm.reader import Reader
 from tandemrec.llm.recommenders.instructed import InstructedConfig
-from tandemrec.llm.work import Plant, chat_work, evenly, owner_of
+from tandemrec.llm.work import Plant, evenly, owner_of
 from tandemrec.recommender import Config
 from tandemrec.work import FLOAT, NOTHING, Scene, Work, answer_work, fit_work, passes, product
 

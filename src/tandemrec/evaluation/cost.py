@@ -33,11 +33,10 @@ def system_cost(
     """
     if "systems" not in card:
         return None
-    stages = {stage["id"]: stage for stage in card["stages"]}
-    needed = [stages[name] for name in card["systems"][system]["training"]]
+    needed, judging = _training(card, system), card["systems"][system]["judging"]
     cost: dict[str, float | None] = {key: _total(needed, key) for key in SUMMED}
     cost |= {key: max((stage[key] for stage in needed if stage[key] is not None), default=None) for key in PEAKS}
-    each = stages[card["systems"][system]["judging"]]["seconds"] / examples * 1000
+    each = next(stage["seconds"] for stage in card["stages"] if stage["id"] == judging) / examples * 1000
     cost["seconds_per_1000"] = each
     if price is not None:
         cost |= {"money": (cost["seconds"] or 0.0) / 3600 * price, "money_per_1000": each / 3600 * price}
@@ -52,9 +51,13 @@ def tuning_seconds(card: Mapping[str, Any], system: str) -> float | None:
     """
     if "systems" not in card:
         return None
+    return sum(float(stage["seconds"]) for stage in _training(card, system) if stage["stage"] != BUILDING)
+
+
+def _training(card: Mapping[str, Any], system: str) -> list[Mapping[str, Any]]:
+    """Every stage that training a system took."""
     stages = {stage["id"]: stage for stage in card["stages"]}
-    needed = [stages[name] for name in card["systems"][system]["training"]]
-    return sum(float(stage["seconds"]) for stage in needed if stage["stage"] != BUILDING)
+    return [stages[name] for name in card["systems"][system]["training"]]
 
 
 def _total(stages: Sequence[Mapping[str, Any]], key: str) -> float | None:

@@ -101,13 +101,14 @@ def walk(stages: Stages, dataset: Dataset | None = None) -> Walk:
     data, data_artifact = stages.data(dataset)
     split, split_artifact = stages.split(data, data_artifact)
     judged: dict[str, tuple[Artifact, Artifact]] = {}
-    choices = None if recipe.selection is None else Choices(stages, recipe.selection, split, split_artifact)
+    known = split.untested()
+    choices = None if recipe.selection is None else Choices(stages, recipe.selection, known, split_artifact)
     chosen: dict[str, Choice] = {}
     for name in recipe.training_order():
         selector = recipe.selector_of(name)
         if selector is not None and choices is not None:
             chosen[name] = choices.choose(selector)
-        fitted = stages.fit(name, split, split_artifact, chosen.get(name))
+        fitted = stages.fit(name, known, split_artifact, chosen.get(name))
         judged[name] = fitted, stages.evaluate(name, split, split_artifact)
     return Walk(data_artifact, split, split_artifact, judged, chosen, choices)
 
@@ -291,11 +292,10 @@ def _card(stages: Stages, found: Walk) -> dict[str, Any]:
     artifacts = {"data": found.data, "split": found.cut}
     for fitted, evaluated in judged.values():
         artifacts |= {fitted.name: fitted, evaluated.name: evaluated}
-    artifacts |= {f"distil:{student}": answers for student, answers in stages.answers.items()}
     artifacts |= {f"choice:{student}": choice.artifact for student, choice in chosen.items()}
-    artifacts |= {f"instructions:{name}": instructions for name, instructions in stages.instructions.items()}
-    artifacts |= {f"augmentation:{name}": added for name, added in stages.augmentations.items()}
-    artifacts |= {f"lists:{student}": lists for student, lists in stages.lists.items()}
+    prepared = stages.prepared
+    for kind in ("distil", "instructions", "augmentation", "lists"):
+        artifacts |= {f"{kind}:{name}": artifact for name, artifact in prepared[kind].items()}
     device = here()
     costs = [stage_cost(artifact, device) for artifact in stages.made]
     return {
@@ -311,12 +311,12 @@ def _card(stages: Stages, found: Walk) -> dict[str, Any]:
             for name, (_, evaluated) in judged.items()
         },
         "models": {name: fitted.manifest["summary"] for name, (fitted, _) in judged.items()},
-        "distilled": {student: answers.manifest["summary"] for student, answers in stages.answers.items()},
+        "distilled": {student: answers.manifest["summary"] for student, answers in prepared["distil"].items()},
         "taught": {
-            student: roles | (stages.lists[student].manifest["summary"] if student in stages.lists else {})
+            student: roles | (prepared["lists"][student].manifest["summary"] if student in prepared["lists"] else {})
             for student, roles in stages.recipe.students().items()
         },
-        "augmented": {name: _added(artifact, found.split) for name, artifact in stages.augmentations.items()},
+        "augmented": {name: _added(artifact, found.split) for name, artifact in prepared["augmentation"].items()},
         "chosen": {
             student: {
                 "selector": stages.recipe.selector_of(student),

@@ -59,6 +59,7 @@ def select(
     data, data_artifact = stages.data(dataset)
     kinds = item_kinds(data.items, recipe.selection.category, "selection.category")
     split, cut = stages.split(data, data_artifact)
+    split = split.untested()
     choices = Choices(stages, recipe.selection, split, cut)
     _train_judges(stages, choices, split, cut)
     chosen = {name: choices.choose(name) for name in recipe.selection.selectors}

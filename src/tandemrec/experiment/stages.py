@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from tandemrec.data.filter import clean
 from tandemrec.data.sources import load_dataset
 from tandemrec.data.split import JUDGING_FILES, Split, make_split
 from tandemrec.errors import InputError
+from tandemrec.evaluation.cost import BUILDING
 from tandemrec.evaluation.evaluate import Evaluation, EvaluationConfig, evaluate
 from tandemrec.evaluation.ratings import RatingEvaluation, RatingEvaluationConfig, evaluate_ratings
 from tandemrec.experiment.code_version import code_version
@@ -100,10 +102,8 @@ class Stages:
     Attributes:
         made: the artifacts in the order they were first asked for.
         fitted: the trained systems by name.
-        instructions: what rankers and raters were tuned on, by their names.
-        augmentations: what a language model added to the training data, by the name of the augmented model.
-        lists: what the teachers of students recommend at training positions, by the name of the student.
-        answers: what their teachers answered to the training prompts, by the name of the student.
+        prepared: what was made for a system before its training, by kind (`distil`: what its teacher answered to the
+            training prompts; `instructions`, `augmentation`, `lists` and others), then by its name.
         needs: every stage that training a system takes, those of the systems it builds on included, by its name.
         bases: language models that were built, by the name of the system they were built for.
         foresights: what stages take.
@@ -115,10 +115,7 @@ class Stages:
     def __post_init__(self) -> None:
         self.made: list[Artifact] = []
         self.fitted: dict[str, Artifact] = {}
-        self.answers: dict[str, Artifact] = {}
-        self.instructions: dict[str, Artifact] = {}
-        self.augmentations: dict[str, Artifact] = {}
-        self.lists: dict[str, Artifact] = {}
+        self.prepared: defaultdict[str, dict[str, Artifact]] = defaultdict(dict)
         self.needs: dict[str, list[Artifact]] = {}
         self.bases: dict[str, Artifact] = {}
         self.foresights = Foresights(self)
@@ -160,12 +157,11 @@ class Stages:
 
         Args:
             name: of the model.
-            split: what may be trained on: test examples, if it has any, are not shown to the model.
+            split: what may be trained on, see `Split.untested`.
             cut: its artifact.
             choice: the training examples it learns from, by number; None: all.
         """
         config, content = self.recipe.models[name], training_content(cut)
-        split = split.untested()
         base = self.language_model(config, split)
         if base is not None:
             self.bases[name] = base
@@ -182,14 +178,8 @@ class Stages:
         }
         extra = {key: artifact for key, artifact in found.items() if artifact is not None}
         seed = self.recipe.fit_seed(name)
-        if "instructions" in extra:
-            self.instructions[name] = extra["instructions"]
-        if "augmentation" in extra:
-            self.augmentations[name] = extra["augmentation"]
-        if answers is not None:
-            self.answers[name] = answers
-        if "lists" in extra:
-            self.lists[name] = extra["lists"]
+        for kind, artifact in (extra if answers is None else extra | {"distil": answers}).items():
+            self.prepared[kind][name] = artifact
 
         def make(draft: Path, work: Path) -> dict[str, Any]:
             paths: dict[str, Any] = {key: artifact.path / FILES.get(key, "") for key, artifact in extra.items()}
@@ -329,7 +319,7 @@ class Stages:
             "seed": seed,
             "code": code_version("llm/nano.py", "llm/corpus.py", "training"),
         }
-        return self.get("language-model", depends, make, self.foresights.language_model(config, split))
+        return self.get(BUILDING, depends, make, self.foresights.language_model(config, split))
 
     def _source_identity(self) -> dict[str, Any]:
         source = self.recipe.data

@@ -13,7 +13,7 @@ import numpy as np
 
 from tandemrec.data.examples import Examples, IntArray
 from tandemrec.data.split import Split
-from tandemrec.llm.chat import ChatConfig
+from tandemrec.llm.chat_work import chat_work
 from tandemrec.llm.corpus import catalogue_documents
 from tandemrec.llm.finetune import FineTuneConfig, length_batches
 from tandemrec.llm.model import ENCODE_TOKENS
@@ -84,9 +84,6 @@ FOUR_BITS = 0.56
 
 TOKENISED = 8e3
 """Traffic of a processor that takes as long as finding a token in a text."""
-
-CHARACTERS = 4
-"""Characters of a token of a chat endpoint's model, whose tokenizer is not at hand."""
 
 
 @dataclass(frozen=True)
@@ -429,29 +426,6 @@ def _judging(config: InstructedConfig, scene: Scene, users: int, candidates: flo
     work = batches * plant.forward(1, users * tokens / batches, users * candidates * copies / batches, tokens)
     work += passes(users * tokens * tokens, MASK_PASSES)
     return work + Work(read=users * tokens, memory=plant.weights)
-
-
-def chat_work(config: ChatConfig, prompts: Sequence[str], answers: Sequence[str] | None, count: float) -> Work:
-    """So many questions to a chat endpoint.
-
-    Args:
-        config: of the endpoint.
-        prompts: texts of some of them.
-        answers: what answers are like; None: as long as they may be.
-        count: how many are asked.
-    """
-    read = float(np.mean([len(prompt) for prompt in prompts])) / CHARACTERS
-    written = float(config.max_tokens)
-    if answers is not None:
-        written = min(written, float(np.mean([len(answer) for answer in answers])) / CHARACTERS)
-    return count * Work(
-        read=read,
-        written=written,
-        requests=1,
-        paced=0.0 if config.per_minute is None else 60 / config.per_minute,
-        unpaced=config.per_minute is None,
-        fees=(read * config.input_price + written * config.output_price) / 1e6,
-    )
 
 
 def _questions(config: InstructedConfig, split: Split, task: Task) -> list[Question]:

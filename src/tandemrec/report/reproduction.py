@@ -64,10 +64,9 @@ def _resolution(results: Mapping[str, Any]) -> str:
 
 def sentence(claim: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     """A claim, what became of it, and what was found, in plain words."""
-    text, found = _said(claim), _found(claim, results)
     if claim["verdict"] == "not asked":
-        return f"{text}: {SHORT['not asked']} at this size."
-    return f"{text}: {SHORT[claim['verdict']]}. {found}"
+        return f"{_said(claim)}: {VERDICTS['not asked']}."
+    return f"{_said(claim)}: {SHORT[claim['verdict']]}. {_found(claim, results)}"
 
 
 def _said(claim: Mapping[str, Any]) -> str:
