@@ -70,7 +70,14 @@ LONG: dict[str, tuple[str, SequenceModel[Any, Any], int | None]] = {
             BERT4RecConfig(
                 batch_size=64,
                 training=TrainingConfig(
-                    epochs=400, learning_rate=1e-3, weight_decay=0.01, warmup_steps=100, validate_every=2
+                    epochs=180,
+                    learning_rate=1e-3,
+                    weight_decay=0.01,
+                    warmup_steps=100,
+                    schedule="linear",
+                    decay_share=1 / 6,
+                    patience=20,
+                    validate_every=2,
                 ),
             )
         ),

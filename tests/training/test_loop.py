@@ -122,6 +122,22 @@ def test_schedules_by_hand() -> None:
     cosine = TrainingConfig(schedule="cosine")
     assert [learning_rate_factor(cosine, step, 4) for step in (0, 2)] == pytest.approx([1, 0.5])
     assert learning_rate_factor(TrainingConfig(), 99, 100) == 1
+    late = TrainingConfig(warmup_steps=2, schedule="linear", decay_share=0.5)
+    assert [learning_rate_factor(late, step, 10) for step in range(10)] == [0.5, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25]
+    with pytest.raises(ValueError, match="decay_share goes with schedule: linear or cosine, found constant"):
+        TrainingConfig(decay_share=0.5)
+
+
+def test_a_late_decay_may_go_on_from_a_constant_rate(tmp_path: Path) -> None:
+    whole, parts = Regression(), Regression()
+    late = TrainingConfig(epochs=8, learning_rate=0.05, schedule="linear", decay_share=0.25)
+    train(whole, late, seed=1)
+    train(parts, TrainingConfig(epochs=6, learning_rate=0.05), seed=1, workspace=tmp_path)
+    constant = weights(parts)
+    train(parts, late, seed=1, workspace=tmp_path)
+    for one, other, before in zip(weights(whole), weights(parts), constant, strict=True):
+        assert torch.equal(one, other)
+        assert not torch.equal(one, before)
 
 
 def test_gradients_are_clipped() -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tandemrec.recommender import Config
 
@@ -33,6 +33,10 @@ class TrainingConfig(Config):
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Decay after warm-up: none, or to zero at the last step of the last epoch."""
 
+    decay_share: float = Field(1.0, gt=0, le=1)
+    """Share of the steps after warm-up, the last ones, over which the rate decays; before them it is constant. Below 1,
+    a training can be made longer by going on from a checkpoint of its constant part."""
+
     clip_norm: float | None = Field(1.0, gt=0)
     """Largest gradient norm; null: no clipping."""
 
@@ -54,6 +58,12 @@ class TrainingConfig(Config):
     trackers: tuple[Tracker, ...] = ()
     """Experiment trackers that get the same figures, each an installed package of that name."""
 
+    @model_validator(mode="after")
+    def _a_part_of_a_decay(self) -> Self:
+        if self.decay_share < 1 and self.schedule == "constant":
+            raise ValueError("decay_share goes with schedule: linear or cosine, found constant")
+        return self
+
 
 def learning_rate_factor(config: TrainingConfig, step: int, total_steps: int) -> float:
     """Share of the peak learning rate at a step (0-based): linear warm-up, then the schedule."""
@@ -62,4 +72,5 @@ def learning_rate_factor(config: TrainingConfig, step: int, total_steps: int) ->
     if config.schedule == "constant":
         return 1.0
     done = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
+    done = max(0.0, (done - (1 - config.decay_share)) / config.decay_share)
     return 1.0 - done if config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
