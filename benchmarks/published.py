@@ -275,14 +275,23 @@ def render() -> str:
                 f"Best of {fit['epochs']} epochs: {fit['best_epoch']} (validation NDCG@10 {fit['best_value']:.4f}); "
                 f"training took {fit['seconds'] / 60:.0f} minutes."
             )
-            if content["rows"][0].get("out_of_time"):
-                shown = fit["curve"][:: max(1, len(fit["curve"]) // 8)]
-                curve = ", ".join(f"{row['epoch']:.0f}: {row['ndcg@10']:.4f}" for row in shown)
-                parts.append(f"Time ran out before it converged. Validation NDCG@10 by epoch: {curve}.")
+            parts.append(_learning(content["rows"][0]))
         parts.append(f"Measured on {machine['processor']}, {machine['cores']} cores.")
     parts += paper_results.sections(DOCS)
     parts += rating_results.sections(DOCS)
     return "\n\n".join(parts) + "\n"
+
+
+def _learning(row: dict[str, Any]) -> str:
+    """How a long training went: its learning rate and its validation curve."""
+    training = TrainingConfig.model_validate(row["config"]["training"])
+    curve, how = row["fit"]["curve"], f"constant at {training.learning_rate:g}"
+    if training.schedule != "constant":
+        part = f"the last {training.decay_share:.0%} of the steps" if training.decay_share < 1 else "all steps"
+        how = f"{training.learning_rate:g}, {training.schedule} decay over {part}"
+    shown = ", ".join(f"{one['epoch']:.0f}: {one['ndcg@10']:.4f}" for one in curve[:: max(1, len(curve) // 8)])
+    ended = "Time ran out before it converged. " if row.get("out_of_time") else ""
+    return f"{ended}Learning rate {how}. Validation NDCG@10 by epoch: {shown}."
 
 
 def render_benchmarks() -> str:
