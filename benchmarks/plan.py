@@ -79,11 +79,14 @@ def main() -> None:
           f"gbytes={device.bytes / 1e9:.2f} call_us={device.call * 1e6:.1f}")  # fmt: skip
     for run in arguments.runs:
         recipe, card = load_recipe(run / RECIPE), json.loads((run / CARD).read_text(encoding="utf-8"))
+        threads = card["hardware"].get("torch_threads")
+        name = f"{recipe.name}, {threads} thread{'s' * (threads != 1)}"
+        if arguments.keep and name in kept:
+            parser.error(f"--keep has one row a recipe and number of threads; {run} is another run of '{name}'")
         rows = list(stages(recipe, card, device, arguments.longer_than))
         for row in rows:
             print(line(row), flush=True)
-        threads = card["hardware"].get("torch_threads")
-        kept[f"{recipe.name}, {threads} thread{'s' * (threads != 1)}"] = rows
+        kept[name] = rows
     if arguments.keep:
         found = {"device": device.model_dump(mode="json"), "longer_than": arguments.longer_than, "runs": kept}
         RESULTS.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
