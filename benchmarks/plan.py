@@ -74,19 +74,21 @@ def main() -> None:
     parser.add_argument("--longer-than", type=float, default=20.0, help="seconds of a stage that is looked at")
     parser.add_argument("--keep", action="store_true", help=f"write them to {RESULTS.name}, in place of all before")
     arguments = parser.parse_args()
-    device, kept = here(), {}
-    print(f"device={device.title!r} calibrated={device.calibrated} gflops={device.flops / 1e9:.1f} "
-          f"gbytes={device.bytes / 1e9:.2f} call_us={device.call * 1e6:.1f}")  # fmt: skip
+    runs: list[tuple[str, Recipe, dict[str, Any]]] = []
     for run in arguments.runs:
         recipe, card = load_recipe(run / RECIPE), json.loads((run / CARD).read_text(encoding="utf-8"))
         threads = card["hardware"].get("torch_threads")
         name = f"{recipe.name}, {threads} thread{'s' * (threads != 1)}"
-        if arguments.keep and name in kept:
+        if arguments.keep and any(name == other for other, *_ in runs):
             parser.error(f"--keep has one row a recipe and number of threads; {run} is another run of '{name}'")
-        rows = list(stages(recipe, card, device, arguments.longer_than))
-        for row in rows:
+        runs.append((name, recipe, card))
+    device, kept = here(), {}
+    print(f"device={device.title!r} calibrated={device.calibrated} gflops={device.flops / 1e9:.1f} "
+          f"gbytes={device.bytes / 1e9:.2f} call_us={device.call * 1e6:.1f}")  # fmt: skip
+    for name, recipe, card in runs:
+        kept[name] = list(stages(recipe, card, device, arguments.longer_than))
+        for row in kept[name]:
             print(line(row), flush=True)
-        kept[name] = rows
     if arguments.keep:
         found = {"device": device.model_dump(mode="json"), "longer_than": arguments.longer_than, "runs": kept}
         RESULTS.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
