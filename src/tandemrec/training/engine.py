@@ -56,6 +56,7 @@ class Engine:
                 project_dir=directory,
             )
         self.processes, self.rank = self.accelerator.num_processes, self.accelerator.process_index
+        self.alone = False
         if self.sharding == "deepspeed":  # it steps and clips inside `backward`
             self.accelerator.state.deepspeed_plugin.deepspeed_config |= {
                 "train_micro_batch_size_per_gpu": 1,
@@ -87,9 +88,16 @@ class Engine:
             return module, self.accelerator.prepare(optimizer)  # sharded already
         prepared, stepper = self.accelerator.prepare(module, optimizer)
         # Accelerate's step looks for a package on the disk each time, a fifth of a small model's step; where there is
-        # nothing to scale or to share, it does no more than the optimiser's own.
-        alone = self.processes == 1 and self.accelerator.scaler is None and prepared is module
-        return prepared, optimizer if alone else stepper
+        # nothing to scale or to share, it does no more than the optimiser's own, nor does its `backward`.
+        self.alone = self.processes == 1 and self.accelerator.scaler is None and prepared is module
+        return prepared, optimizer if self.alone else stepper
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of a loss, shared where several processes need them."""
+        if self.alone:
+            loss.backward()  # type: ignore[no-untyped-call]
+        else:
+            self.accelerator.backward(loss)
 
     def share(self, micro_batches: Sequence[BatchT]) -> list[tuple[BatchT, bool]]:
         """Micro-batches of this process, and whether each counts: all processes must run equally many of them."""

@@ -102,7 +102,7 @@ def _step(
         with engine.holding_back(state.prepared, hold=place + 1 < len(mine)):
             loss = task.loss(batch)
             # Gradients are averaged over processes, but the step's loss is their sum over its whole weight.
-            engine.accelerator.backward(loss * (engine.processes / weight if counts else 0.0))
+            engine.backward(loss * (engine.processes / weight if counts else 0.0))
         total += float(loss.detach()) if counts else 0.0
     if config.clip_norm is not None:
         engine.accelerator.clip_grad_norm_(state.parameters, config.clip_norm)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from tandemrec.conventional.rating.afm import AFMConfig, AFMInteractions
 from tandemrec.conventional.rating.autoint import AutoIntConfig, AutoIntInteractions, FieldAttention
-from tandemrec.conventional.rating.dcn import DCNConfig, DCNInteractions
-from tandemrec.conventional.rating.deep import Deep, drop, drop_relu
+from tandemrec.conventional.rating.dcn import DCNConfig, DCNInteractions, VectorCrosses
+from tandemrec.conventional.rating.deep import Deep, drop, dropped_layer
 from tandemrec.conventional.rating.deepfm import DeepFMConfig, DeepFMInteractions
 from tandemrec.conventional.rating.embedding import Members, field_rows, field_vectors
 from tandemrec.conventional.rating.fm import PairSum, pair_products
@@ -107,12 +107,17 @@ def test_dcn(cross: str, layers: tuple[int, ...]) -> None:
     def slow(fields: Tensor) -> Tensor:
         first = flat(fields)
         x = first
-        for layer in module.crosses:
-            if cross == "vector":
+        for layer in range(3):
+            if isinstance(module.crosses, VectorCrosses):
                 outer = first[:, None] * x[None, :]  # x_0 x_lᵀ, as the paper writes it
-                x = torch.stack([dot(row, layer.weight) for row in outer]) + layer.bias + x
+                x = (
+                    torch.stack([dot(row, module.crosses.weight[layer]) for row in outer])
+                    + module.crosses.bias[layer]
+                    + x
+                )
             else:
-                mapped = torch.stack([dot(row, x) for row in layer.map.weight]) + layer.map.bias
+                linear = module.crosses.maps[layer]
+                mapped = torch.stack([dot(row, x) for row in linear.weight]) + linear.bias
                 x = first * mapped + x
         deep = slow_deep(module.deep, first) if module.deep else torch.zeros(0)
         return dot(module.out.weight[0], torch.cat([x, deep]))
@@ -259,22 +264,36 @@ def test_dropout_keeps_the_mean_and_drops_its_share(probability: float) -> None:
     assert drop(inputs, probability, training=False) is inputs
 
 
-def test_relu_and_dropout_in_one_step_are_those_in_two() -> None:
-    found, expected = (numbers(50, 40).requires_grad_() for _ in range(2))
+def test_a_layer_with_dropout_in_one_step_is_that_in_three() -> None:
+    layer = nn.Linear(40, 30).double()
+    inputs = numbers(50, 40).requires_grad_()
+    leaves = [inputs, *layer.parameters()]
     torch.manual_seed(3)
-    one = drop_relu(found, 0.3, training=True)
+    one = dropped_layer(layer, inputs, 0.3, training=True)
     torch.manual_seed(3)
-    two = drop(expected.relu(), 0.3, training=True)
-    assert one.equal(two) and 0 < (one == 0).double().mean() < 1
-    for out in (one, two):
-        (out * numbers(50, 40, seed=1)).sum().backward()
-    assert found.grad is not None and expected.grad is not None
-    torch.testing.assert_close(found.grad, expected.grad)
+    three = drop(layer(inputs).relu(), 0.3, training=True)
+    torch.testing.assert_close(one, three)
+    assert 0 < (one == 0).double().mean() < 1
+    weight = numbers(50, 30, seed=1)
+    gradients = [torch.autograd.grad((out * weight).sum(), leaves) for out in (one, three)]
+    torch.testing.assert_close(*gradients)
+    assert dropped_layer(layer, inputs, 0.3, training=False).equal(layer(inputs).relu())
+
+
+def test_a_layer_with_dropout_in_half_precision() -> None:
+    layer, inputs = nn.Linear(40, 30), numbers(50, 40).float().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = dropped_layer(layer, inputs, 0.3, training=True)
+    out.sum().backward()
+    assert out.dtype == torch.bfloat16 and inputs.grad is not None and inputs.grad.dtype == torch.float32
 
 
 @pytest.mark.parametrize("widths", [(), (2,), (3, 1)])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_vectors_weights_and_penalty_of_a_batch(widths: tuple[int, ...], weighted: bool) -> None:
+@pytest.mark.parametrize("rates", [(0.7, 0.2), (0.7, 0.0)])
+def test_vectors_weights_and_penalty_of_a_batch(
+    widths: tuple[int, ...], weighted: bool, rates: tuple[float, float]
+) -> None:
     """Against one row after the other: a set's vector is the mean of its members, the penalty is paid by fields."""
     single, rows = 2, 9
     ids = torch.randint(1, rows, (B, single + sum(widths)), generator=torch.Generator().manual_seed(5))
@@ -282,13 +301,13 @@ def test_vectors_weights_and_penalty_of_a_batch(widths: tuple[int, ...], weighte
         ids[0, single + 1 : single + widths[0]] = 0  # a set with places left over
     sets = ids[:, single:].split(list(widths), 1) if widths else []
     inverse = torch.stack([1 / (part > 0).sum(1) for part in sets], 1).double() if widths else torch.empty(B, 0)
-    rate = numbers(D + 1, seed=2).abs()
+    rate = torch.tensor([rates[0]] * D + [rates[1]], dtype=torch.float64)
     share = numbers(B, single + len(widths), seed=3).abs() if weighted else None
     table = numbers(rows, D + 1)
     table[0] = 0
     table.requires_grad_()
     members = Members(ids, inverse)
-    found = field_vectors(table, members, widths, rate, share)
+    found = field_vectors(table, members, widths, rates, share)
 
     vectors, linear, penalty = [], [], table.new_zeros(())
     for b in range(B):

@@ -35,30 +35,44 @@ class DCNConfig(InteractionConfig):
         return DCNInteractions(fields, self)
 
 
-class VectorCross(nn.Module):
-    """x_{l+1} = x_0 (x_lᵀ w_l) + b_l + x_l (eq. 3 of DCN)."""
+class VectorCrosses(nn.Module):
+    """x_{l+1} = x_0 (x_lᵀ w_l) + b_l + x_l (eq. 3 of DCN), all L layers at once.
 
-    def __init__(self, width: int) -> None:
+    Every x_l is α_l x_0 + β_l, with a number α_l for each example and one vector β_l for all: α_{l+1} = α_l + x_lᵀ w_l
+    and β_{l+1} = β_l + b_l. So the products of x_0 with the weights are all that has to be computed.
+    """
+
+    def __init__(self, width: int, layers: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(width))
+        self.weight = nn.Parameter(torch.empty(layers, width))
         nn.init.normal_(self.weight, std=width**-0.5)
-        self.bias = nn.Parameter(torch.zeros(width))
+        self.bias = nn.Parameter(torch.zeros(layers, width))
 
-    def forward(self, first_BX: Tensor, inputs_BX: Tensor) -> Tensor:
-        """x_0 and x_l → x_{l+1}, (B, X) each."""
-        return torch.addcmul(inputs_BX + self.bias, first_BX, (inputs_BX @ self.weight)[:, None])
+    def forward(self, first_BX: Tensor, out_X: Tensor) -> Tensor:
+        """x_0 (B, X) and w → wᵀ x_L (B,)."""
+        rows_RX = torch.cat([self.weight, out_X[None]])  # w_0 … w_{L−1} and w
+        beta_RX = torch.cat([torch.zeros_like(out_X)[None], self.bias.cumsum(0)])
+        *products, last_B = (first_BX @ rows_RX.T).unbind(1)  # x_0ᵀ w_l
+        *constants, last = (beta_RX * rows_RX).sum(1).unbind()  # β_lᵀ w_l
+        alpha_B = torch.ones_like(last_B)
+        for product_B, constant in zip(products, constants, strict=True):
+            alpha_B = torch.addcmul(alpha_B + constant, alpha_B, product_B)
+        return torch.addcmul(last, alpha_B, last_B)
 
 
-class MatrixCross(nn.Module):
+class MatrixCrosses(nn.Module):
     """x_{l+1} = x_0 ⊙ (W_l x_l + b_l) + x_l (eq. 1 of DCN-V2)."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, layers: int) -> None:
         super().__init__()
-        self.map = nn.Linear(width, width)
+        self.maps = nn.ModuleList([nn.Linear(width, width) for _ in range(layers)])
 
-    def forward(self, first_BX: Tensor, inputs_BX: Tensor) -> Tensor:
-        """x_0 and x_l → x_{l+1}, (B, X) each."""
-        return torch.addcmul(inputs_BX, first_BX, self.map(inputs_BX))
+    def forward(self, first_BX: Tensor, out_X: Tensor) -> Tensor:
+        """x_0 (B, X) and w → wᵀ x_L (B,)."""
+        crossed_BX = first_BX
+        for linear in self.maps:
+            crossed_BX = torch.addcmul(crossed_BX, first_BX, linear(crossed_BX))
+        return crossed_BX @ out_X
 
 
 class DCNInteractions(nn.Module):
@@ -66,21 +80,17 @@ class DCNInteractions(nn.Module):
 
     def __init__(self, fields: int, config: DCNConfig) -> None:
         super().__init__()
-        width = fields * config.dim
-        kind = VectorCross if config.cross == "vector" else MatrixCross
-        self.crosses = nn.ModuleList([kind(width) for _ in range(config.cross_layers)])
-        self.deep = Deep(width, config.layers, config.dropout) if config.layers else None
-        self.out = nn.Linear(width + (self.deep.width if self.deep else 0), 1, bias=False)
+        self.width = fields * config.dim
+        kind = VectorCrosses if config.cross == "vector" else MatrixCrosses
+        self.crosses = kind(self.width, config.cross_layers)
+        self.deep = Deep(self.width, config.layers, config.dropout) if config.layers else None
+        self.out = nn.Linear(self.width + (self.deep.width if self.deep else 0), 1, bias=False)
 
     def forward(self, vectors_BFD: Tensor) -> Tensor:
         """(B, F, D) → (B,)."""
-        first_BX = vectors_BFD.flatten(1)
-        crossed_BX = first_BX
-        for cross in self.crosses:
-            crossed_BX = cross(first_BX, crossed_BX)
-        both = crossed_BX if self.deep is None else torch.cat([crossed_BX, self.deep(first_BX)], 1)
-        predicted: Tensor = self.out(both)[:, 0]
-        return predicted
+        first_BX, out_X = vectors_BFD.flatten(1), self.out.weight[0]
+        predicted: Tensor = self.crosses(first_BX, out_X[: self.width])
+        return predicted if self.deep is None else predicted + self.deep(first_BX) @ out_X[self.width :]
 
 
 class DCN(InteractionPredictor):

@@ -22,43 +22,46 @@ def drop(inputs: Tensor, probability: float, training: bool) -> Tensor:
         return inputs
     if inputs.device.type != "cpu":
         return F.dropout(inputs, probability)
-    return inputs * _kept(inputs, probability)
+    kept, factor = _kept(inputs, probability)
+    return inputs * kept.mul_(factor)
 
 
-def _kept(inputs: Tensor, probability: float) -> Tensor:
-    """0 where an entry is dropped, else what makes up for those."""
+def _kept(inputs: Tensor, probability: float) -> tuple[Tensor, float]:
+    """0 where an entry is dropped, else 1; and the factor that makes up for those."""
     dropped = max(1, round(probability * LEVELS))
     bits = torch.empty(-(-inputs.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     level = bits.view(torch.int16)[: inputs.numel()].view(inputs.shape)
     # Whole numbers from −LEVELS / 2 up: cut to 0 and 1, which is faster than comparisons and their booleans.
     least = dropped - LEVELS // 2 - 1
-    return level.clamp_(least, least + 1).sub_(least).to(inputs.dtype).mul_(LEVELS / (LEVELS - dropped))
+    return level.clamp_(least, least + 1).sub_(least).to(inputs.dtype), LEVELS / (LEVELS - dropped)
 
 
-class DroppedReLU(torch.autograd.Function):
-    """dropout(ReLU(x)) on a CPU as one step of differentiation."""
+class DroppedLayer(torch.autograd.Function):
+    """dropout(ReLU(x Wᵀ + b)) on a CPU as one step of differentiation."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, probability: float) -> Tensor:
+    def forward(ctx: Any, inputs_BX: Tensor, weight_YX: Tensor, bias_Y: Tensor, probability: float) -> Tensor:
         """Entries are dropped with this probability."""
-        kept = _kept(inputs, probability)
-        out = inputs.clamp(min=0).mul_(kept)
-        ctx.save_for_backward(out, kept)
-        return out
+        out_BY = torch.addmm(bias_Y, inputs_BX, weight_YX.t()).clamp_(min=0)
+        kept, ctx.factor = _kept(out_BY, probability)
+        out_BY.mul_(kept).mul_(ctx.factor)
+        ctx.save_for_backward(inputs_BX, weight_YX, out_BY)
+        return out_BY
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        """By the inputs: what is positive afterwards had a slope."""
-        out, kept = ctx.saved_tensors
-        return torch.ops.aten.threshold_backward(gradient * kept, out, 0), None
+    def backward(ctx: Any, gradient_BY: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        """By inputs, weights and biases: what is positive afterwards had a slope."""
+        inputs_BX, weight_YX, out_BY = ctx.saved_tensors
+        slope_BY = torch.ops.aten.threshold_backward(gradient_BY, out_BY, 0).mul_(ctx.factor)
+        return slope_BY @ weight_YX, slope_BY.t() @ inputs_BX, slope_BY.sum(0), None
 
 
-def drop_relu(inputs: Tensor, probability: float, training: bool) -> Tensor:
-    """dropout(ReLU(x))."""
-    if training and probability and inputs.device.type == "cpu":
-        out: Tensor = DroppedReLU.apply(inputs, probability)  # type: ignore[no-untyped-call]
-        return out
-    return drop(F.relu(inputs), probability, training)
+def dropped_layer(linear: nn.Linear, inputs_BX: Tensor, probability: float, training: bool) -> Tensor:
+    """dropout(ReLU(x Wᵀ + b)), (B, X) → (B, Y)."""
+    if training and probability and inputs_BX.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+        out_BY: Tensor = DroppedLayer.apply(inputs_BX, linear.weight, linear.bias, probability)  # type: ignore[no-untyped-call]
+        return out_BY
+    return drop(F.relu(linear(inputs_BX)), probability, training)
 
 
 class Deep(nn.Module):
@@ -74,5 +77,6 @@ class Deep(nn.Module):
     def forward(self, inputs_BX: Tensor) -> Tensor:
         """(B, X) → (B, width)."""
         for linear in self.maps:
-            inputs_BX = drop_relu(linear(inputs_BX), self.dropout, self.training)
+            assert isinstance(linear, nn.Linear)
+            inputs_BX = dropped_layer(linear, inputs_BX, self.dropout, self.training)
         return inputs_BX

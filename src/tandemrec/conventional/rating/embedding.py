@@ -38,7 +38,7 @@ def field_rows(table_NE: Tensor, members: Members, widths: Sequence[int]) -> Ten
 
 
 class FieldVectors(torch.autograd.Function):
-    """Vectors (B, F, D), summed linear weights (B,) and penalty Σ_bf s_bf Σ_e λ_e row² of the fields' rows.
+    """Vectors (B, F, D), summed linear weights (B,) and penalty Σ_bf s_bf (λ ‖v_bf‖² + λ' w_bf²) of the fields' rows.
 
     Written out because its parts are small: a step of differentiation each, and copies of the rows between them, would
     cost more than the arithmetic. The gradient touches the rows of the batch alone.
@@ -46,32 +46,47 @@ class FieldVectors(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, table_NE: Tensor, members: Members, widths: Sequence[int], rate_E: Tensor, share_BF: Tensor | None
+        ctx: Any,
+        table_NE: Tensor,
+        members: Members,
+        widths: Sequence[int],
+        rates: tuple[float, float],
+        share_BF: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The table's last column are linear weights; `rate_E` are the penalties λ, `share_BF` their weights s or 1."""
+        """The table's last column are linear weights; `rates` are λ and λ', `share_BF` are s, or 1."""
         rows_BFE = field_rows(table_NE, members, widths)
-        squares_BFE = rows_BFE.square() if share_BF is None else rows_BFE.square().mul_(share_BF[..., None])
-        # Sums, no product of matrices: those would be of half precision where the rest of a step is.
-        penalty = (squares_BFE.sum((0, 1)) * rate_E).sum()
-        ctx.save_for_backward(rows_BFE, *members, rate_E, share_BF)
-        ctx.widths, ctx.height = widths, len(table_NE)
-        return rows_BFE[..., :-1].contiguous(), rows_BFE[..., -1].sum(1), penalty
+        vectors_BFD, weights_BF = rows_BFE[..., :-1].contiguous(), rows_BFE[..., -1]
+        penalty = table_NE.new_zeros(())
+        for rate, part in zip(rates, (vectors_BFD, weights_BF), strict=True):
+            if rate:
+                penalty += rate * torch.dot(part.flatten(), _paid(part, share_BF).flatten())
+        ctx.save_for_backward(vectors_BFD, weights_BF, *members, share_BF)
+        ctx.widths, ctx.rates, ctx.height = widths, rates, len(table_NE)
+        return vectors_BFD, weights_BF.sum(1), penalty
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
         """By the table."""
-        vectors_BFD, linear_B, penalty = gradients
-        rows_BFE, ids_BK, inverse_BG, rate_E, share_BF = ctx.saved_tensors
-        by_row_BFE = torch.empty_like(rows_BFE)
-        by_row_BFE[..., :-1] = vectors_BFD
-        by_row_BFE[..., -1] = linear_B[:, None]
-        paid_BFE = rows_BFE if share_BF is None else rows_BFE * share_BF[..., None]
-        by_row_BFE.addcmul_(paid_BFE, 2 * penalty * rate_E)
+        by_vectors_BFD, by_linear_B, by_penalty = gradients
+        vectors_BFD, weights_BF, ids_BK, inverse_BG, share_BF = ctx.saved_tensors
+        rate, linear_rate = ctx.rates
+        by_row_BFE = vectors_BFD.new_empty(*weights_BF.shape, vectors_BFD.shape[-1] + 1)
+        paid_BFD = _paid(vectors_BFD, share_BF)
+        torch.addcmul(by_vectors_BFD, paid_BFD, by_penalty, value=2 * rate, out=by_row_BFE[..., :-1])
+        paid_BF = _paid(weights_BF, share_BF)
+        torch.addcmul(by_linear_B[:, None], paid_BF, by_penalty, value=2 * linear_rate, out=by_row_BFE[..., -1])
         by_member_BKE = _spread(by_row_BFE, ids_BK.shape[1], inverse_BG, ctx.widths)
-        by_table_NE = rows_BFE.new_zeros(ctx.height, rows_BFE.shape[-1])
+        by_table_NE = by_row_BFE.new_zeros(ctx.height, by_row_BFE.shape[-1])
         by_table_NE.index_add_(0, ids_BK.flatten(), by_member_BKE.flatten(0, 1))
         by_table_NE[0] = 0
         return by_table_NE, None, None, None, None
+
+
+def _paid(part: Tensor, share_BF: Tensor | None) -> Tensor:
+    """Vectors or linear weights of the fields, (B, F, …), times the weights of their penalty."""
+    if share_BF is None:
+        return part
+    return part * (share_BF[..., None] if part.dim() > 2 else share_BF)
 
 
 def _spread(by_row_BFE: Tensor, places: int, inverse_BG: Tensor, widths: Sequence[int]) -> Tensor:
@@ -88,8 +103,12 @@ def _spread(by_row_BFE: Tensor, places: int, inverse_BG: Tensor, widths: Sequenc
 
 
 def field_vectors(
-    table_NE: Tensor, members: Members, widths: Sequence[int], rate_E: Tensor, share_BF: Tensor | None = None
+    table_NE: Tensor,
+    members: Members,
+    widths: Sequence[int],
+    rates: tuple[float, float],
+    share_BF: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`FieldVectors`, typed."""
-    vectors_BFD, linear_B, penalty = FieldVectors.apply(table_NE, members, widths, rate_E, share_BF)  # type: ignore[no-untyped-call]
+    vectors_BFD, linear_B, penalty = FieldVectors.apply(table_NE, members, widths, rates, share_BF)  # type: ignore[no-untyped-call]
     return vectors_BFD, linear_B, penalty

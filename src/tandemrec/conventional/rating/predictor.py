@@ -78,8 +78,6 @@ class InteractionModule(nn.Module):
     One table has a row for every value of every field: D entries of its vector and one linear weight.
     """
 
-    rate_E: Tensor
-
     def __init__(self, config: InteractionConfig, table: FeatureTable, mean: float, seed: int) -> None:
         super().__init__()
         self.config = config
@@ -93,13 +91,12 @@ class InteractionModule(nn.Module):
             self.interactions = config.interactions(table.fields)
         self.bias = nn.Parameter(torch.tensor(mean, dtype=torch.float32))
         self.widths = table.widths
-        rates = [config.l2] * config.dim + [config.l2_linear]
-        self.register_buffer("rate_E", torch.tensor(rates), persistent=False)
 
     def forward(self, ids_BK: Tensor, inverse_BG: Tensor, share_BF: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Predictions (B,) for `Members`, and the penalty of the rows that made them; `share_BF` are its weights."""
         members = Members(ids_BK, inverse_BG)
-        vectors_BFD, linear_B, penalty = field_vectors(self.rows, members, self.widths, self.rate_E, share_BF)
+        rates = self.config.l2, self.config.l2_linear
+        vectors_BFD, linear_B, penalty = field_vectors(self.rows, members, self.widths, rates, share_BF)
         vectors_BFD = drop(vectors_BFD, self.config.embedding_dropout, self.training)
         predicted = self.bias + self.interactions(vectors_BFD)
         return predicted + linear_B if self.config.linear else predicted, penalty
