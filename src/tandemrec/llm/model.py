@@ -88,7 +88,9 @@ class LanguageModel:
             raise InputError(f"'{origin}' is no complete causal language model: its weights lack '{name}'")
         if tokenizer.eos_token_id is None:
             raise InputError(f"'{origin}' cannot end an answer: its tokenizer names no eos_token")
-        if not four_bit:  # four bits can neither move nor be cast; they are loaded where they belong
+        if four_bit:  # can neither move nor be cast: they are loaded where they belong
+            _leave_unpacked(model)
+        else:
             model = model.to(device, _chosen_dtype(model.dtype, dtype, device))
         if adapter is not None:
             from peft import PeftModel
@@ -254,6 +256,15 @@ def _four_bits(device: torch.device, asked: Precision) -> dict[str, Any]:
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
     return {"quantization_config": config, "device_map": {"": device}, "dtype": dtype}
+
+
+def _leave_unpacked(model: nn.Module) -> None:
+    """A CPU computes in float32. Where it knows bfloat16 products, bitsandbytes would pack maps for those when they are
+    first evaluated, rounding their scales, and fail at widths that are no multiples of its blocks.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
 
 
 def _token_batches(order: np.ndarray, rows: Sequence[list[int]]) -> Iterator[list[int]]:
