@@ -58,7 +58,7 @@ class FieldVectors(torch.autograd.Function):
         vectors_BFD, weights_BF = rows_BFE[..., :-1].contiguous(), rows_BFE[..., -1]
         penalty = table_NE.new_zeros(())
         for rate, part in zip(rates, (vectors_BFD, weights_BF), strict=True):
-            if rate:
+            if rate:  # `dot` stays in full precision where products of matrices do not
                 penalty += rate * torch.dot(part.flatten(), _paid(part, share_BF).flatten())
         ctx.save_for_backward(vectors_BFD, weights_BF, *members, share_BF)
         ctx.widths, ctx.rates, ctx.height = widths, rates, len(table_NE)
