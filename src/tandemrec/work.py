@@ -188,6 +188,13 @@ def optimiser(parameters: float, clip: bool) -> Work:
     return Work(bytes=FLOAT * parameters * (10 if clip else 7), calls=6, steps=1)
 
 
+def muon(rows: float, columns: float) -> Work:
+    """What a step of Muon takes beside AdamW's for a matrix: five rounds of three products each, and their sums."""
+    short, long = min(rows, columns), max(rows, columns)
+    three = 2 * product(short, long, short) + product(short, short, short)
+    return 5 * replace(three + passes(short * long, 2), calls=5.0) + Work(calls=8.0)
+
+
 def training_memory(parameters: float, trained: float | None = None) -> float:
     """Bytes of float32 weights, and of gradient, two moments and the best epoch's copy of those that are trained."""
     return FLOAT * (parameters + 4 * (parameters if trained is None else trained))

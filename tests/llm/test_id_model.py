@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 from transformers import T5ForConditionalGeneration
 
 from tandemrec.llm.id_model import (
@@ -16,6 +17,7 @@ from tandemrec.llm.id_model import (
     grow_ids,
 )
 from tandemrec.llm.trie import Trie
+from tandemrec.training.dropout import Dropout
 
 LENGTH, VOCABULARY, WRITTEN = 3, 40, 36
 HISTORIES = [[37, *range(5, 17)], [38, 9, 20, 30, 4, 18, 33], [39]]
@@ -48,6 +50,18 @@ def test_it_is_the_librarys_t5() -> None:
         out = usual.eval()(input_ids=tokens_BS, attention_mask=(tokens_BS != PAD).long(), labels=wanted_BL)
     log_p = out.logits[:, :, :WRITTEN].log_softmax(2).gather(2, wanted_BL[:, :, None])[:, :, 0]
     torch.testing.assert_close(found, log_p, atol=1e-5, rtol=1e-5)
+
+
+def test_dropout_is_everywhere_where_the_library_has_it() -> None:
+    config = IdNetworkConfig(
+        dim=8, encoder_layers=1, decoder_layers=1, heads=1, head_dim=8, feed_forward=8, dropout=0.3
+    )
+    model = IdModel(config, VOCABULARY, WRITTEN, LENGTH)
+    usual = T5ForConditionalGeneration(model.t5.config)
+    wanted = {name for name, module in usual.named_modules() if isinstance(module, nn.Dropout)}
+    found = {name: module.probability for name, module in model.t5.named_modules() if isinstance(module, Dropout)}
+    assert wanted and found == dict.fromkeys(wanted, 0.3)
+    assert not any(isinstance(module, nn.Dropout) for module in model.modules())
 
 
 def test_questions_of_a_row_are_those_of_separate_rows() -> None:

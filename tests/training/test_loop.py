@@ -51,9 +51,13 @@ def without_seconds(report: FitReport) -> list[dict[str, float]]:
     return [{key: value for key, value in row.items() if key != "seconds"} for row in report.curve]
 
 
+@pytest.mark.parametrize("matrix_rate", [None, 0.02])
 @pytest.mark.parametrize("die_at", [1, 2, 4, 7, 9])
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path, die_at: int) -> None:
-    config = TrainingConfig(epochs=3, learning_rate=0.05, checkpoint_seconds=0, warmup_steps=2, schedule="cosine")
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(
+    tmp_path: Path, die_at: int, matrix_rate: float | None
+) -> None:
+    rates = {"learning_rate": 0.05, "matrix_learning_rate": matrix_rate, "warmup_steps": 2, "schedule": "cosine"}
+    config = TrainingConfig.model_validate({"epochs": 3, "checkpoint_seconds": 0} | rates)
     whole = Regression()
     expected = train(whole, config, seed=5)
     with pytest.raises(KeyboardInterrupt):

@@ -16,6 +16,7 @@ from transformers.masking_utils import sdpa_mask
 
 from tandemrec.llm.trie import Trie
 from tandemrec.recommender import Config
+from tandemrec.training.dropout import Dropout
 
 PAD, NOBODY, FIRST_DIGIT = 0, 1, 2
 """Tokens: padding, which also starts every id; a user of whom nothing is known; the first digits' first value."""
@@ -92,6 +93,10 @@ class IdModel(nn.Module):
             attn_implementation=SHARED,
         )
         self.t5: Any = T5ForConditionalGeneration(shape)
+        for module in list(self.t5.modules()):
+            for name, child in module.named_children():
+                if isinstance(child, nn.Dropout):
+                    setattr(module, name, Dropout(child.p))
         # T5's embeddings start at 1 and its states are scaled down instead, which Adafactor's relative steps expect;
         # AdamW's absolute ones would take an epoch to make any digit likely.
         nn.init.normal_(self.t5.shared.weight, std=config.dim**-0.5)

@@ -21,6 +21,9 @@ class TrainingConfig(Config):
     learning_rate: float = Field(1e-3, gt=0)
     """Peak learning rate of AdamW."""
 
+    matrix_learning_rate: float | None = Field(None, gt=0)
+    """Peak learning rate of Muon for the weights of linear maps, embeddings' excepted; null: AdamW takes them too."""
+
     weight_decay: float = Field(0.0, ge=0)
     """Decoupled weight decay."""
 

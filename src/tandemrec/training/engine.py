@@ -47,6 +47,10 @@ class Engine:
         PartialState(cpu=device.type == "cpu")  # first: with DeepSpeed, Accelerate forgets the other processes of a CPU
         asked = [kind for kind, name in SHARDING.items() if os.environ.get(name, "false").lower() == "true"]
         self.sharding = asked[0] if asked and may_shard else None
+        if self.sharding and config.matrix_learning_rate is not None:
+            raise InputError(
+                "key 'training.matrix_learning_rate': Muon needs whole matrices, found processes that share parameters"
+            )
         with patch_environment(**{name: str(kind == self.sharding).lower() for kind, name in SHARDING.items()}):
             self.accelerator = Accelerator(
                 cpu=device.type == "cpu" and self.sharding != "deepspeed",

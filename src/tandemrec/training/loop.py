@@ -69,14 +69,14 @@ def _train_epoch(
     for index in range(state.step_in_epoch, len(steps)):
         micro_batches = steps[index]  # may be made when asked for
         weight = sum(task.weight(batch) for batch in micro_batches)
-        rate = config.learning_rate * learning_rate_factor(config, state.step, total_steps)
-        loss = _step(task, micro_batches, weight, rate, config, state)
+        factor = learning_rate_factor(config, state.step, total_steps)
+        loss = _step(task, micro_batches, weight, factor, config, state)
         state.loss_sum += loss
         state.weight_sum += weight
         state.step += 1
         state.step_in_epoch = index + 1
         if state.step % config.log_every == 0:
-            state.log({"loss": state.engine.total(loss) / weight, "learning_rate": rate})
+            state.log({"loss": state.engine.total(loss) / weight, "learning_rate": config.learning_rate * factor})
         advance()
         due = time.monotonic() - last_save >= config.checkpoint_seconds and state.step_in_epoch < len(steps)
         if state.engine.first_says(due):
@@ -88,14 +88,14 @@ def _step(
     task: Task[BatchT],
     micro_batches: Sequence[BatchT],
     weight: float,
-    rate: float,
+    factor: float,
     config: TrainingConfig,
     state: TrainingState,
 ) -> float:
     """One optimiser step; the sum of this process's loss terms."""
     engine, total = state.engine, 0.0
-    for group in state.optimizer.param_groups:
-        group["lr"] = rate
+    for group, peak in zip(state.optimizer.param_groups, state.peaks, strict=True):
+        group["lr"] = peak * factor
     state.stepper.zero_grad()
     mine = engine.share(micro_batches)
     for place, (batch, counts) in enumerate(mine):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tandemrec.recommender import FitReport
 from tandemrec.training.config import TrainingConfig
 from tandemrec.training.engine import Engine
+from tandemrec.training.optimizer import make_optimizer
 from tandemrec.training.parts import assign, assign_moments, moments, whole
 
 NUMBERS = (
@@ -33,13 +34,8 @@ class TrainingState:
     def __init__(self, module: nn.Module, config: TrainingConfig, engine: Engine, workspace: Path | None) -> None:
         self.module, self.engine, self.workspace = module, engine, workspace
         self.trainee = engine.trainee(module)
-        self.optimizer = torch.optim.AdamW(
-            [parameter for parameter in self.trainee.parameters() if parameter.requires_grad],
-            lr=config.learning_rate,
-            betas=(0.9, config.beta2),
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        self.optimizer = make_optimizer(self.trainee, config)
+        self.peaks = [group["lr"] for group in self.optimizer.param_groups]
         self.prepared, self.stepper = engine.prepare(self.trainee, self.optimizer)
         # Read after preparing: sharding puts other parameters into the same module.
         trained = [(name, p) for name, p in self.trainee.named_parameters() if p.requires_grad]

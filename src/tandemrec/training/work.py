@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from tandemrec.training.config import TrainingConfig
-from tandemrec.work import FLOAT, Work, optimiser, training_memory
+from tandemrec.work import FLOAT, Work, muon, optimiser, training_memory
 
 
 def training_work(
-    epoch: Work, config: TrainingConfig, trained: float, validation: Work, *, frozen: float = 0.0, examples: float = 0.0
+    epoch: Work,
+    config: TrainingConfig,
+    trained: float,
+    validation: Work,
+    *,
+    frozen: float = 0.0,
+    examples: float = 0.0,
+    matrices: Iterable[tuple[int, int]] = (),
 ) -> Work:
     """All epochs with the optimiser's steps, the validations and the copies of the best weights.
 
@@ -20,9 +28,12 @@ def training_work(
         validation: of one validation.
         frozen: bytes of weights that are not.
         examples: training examples.
+        matrices: shapes of the trained linear maps.
     """
-    steps = epoch.steps
-    each = replace(epoch, steps=0) + steps * optimiser(trained, config.clip_norm is not None)
+    step = optimiser(trained, config.clip_norm is not None)
+    if config.matrix_learning_rate is not None:
+        step = sum((muon(*shape) for shape in matrices), step)
+    each = replace(epoch, steps=0) + epoch.steps * step
     # A checkpoint an epoch: parameters and moments, and the best weights, copied and written.
     each += Work(bytes=FLOAT * trained * 8, calls=20)
     validations = -(-config.epochs // config.validate_every) / config.epochs

@@ -1,7 +1,6 @@
 """Every interaction layer against a literal transcription with loops over pairs, in value and gradient."""
 
 import itertools
-import math
 from collections.abc import Callable
 
 import pytest
@@ -11,12 +10,13 @@ from torch import Tensor, nn
 from tandemrec.conventional.rating.afm import AFMConfig, AFMInteractions
 from tandemrec.conventional.rating.autoint import AutoIntConfig, AutoIntInteractions, FieldAttention
 from tandemrec.conventional.rating.dcn import DCNConfig, DCNInteractions, VectorCrosses
-from tandemrec.conventional.rating.deep import Deep, drop, dropped_layer
+from tandemrec.conventional.rating.deep import Deep, dropped_layer
 from tandemrec.conventional.rating.deepfm import DeepFMConfig, DeepFMInteractions
 from tandemrec.conventional.rating.embedding import Members, field_rows, field_vectors
 from tandemrec.conventional.rating.fm import PairSum, pair_products
 from tandemrec.conventional.rating.nfm import NFMConfig, NFMInteractions
 from tandemrec.conventional.rating.xdeepfm import CompressedInteraction, XDeepFMConfig, XDeepFMInteractions
+from tandemrec.training.dropout import drop
 
 B, F, D = 3, 4, 6
 LAYERS = (5, 3)
@@ -246,22 +246,6 @@ def test_afm_with_even_attention_is_fm() -> None:
 def test_impossible_sizes_are_refused(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
-
-
-@pytest.mark.parametrize("probability", [0.1, 0.3, 0.5, 0.9])
-def test_dropout_keeps_the_mean_and_drops_its_share(probability: float) -> None:
-    torch.manual_seed(0)
-    inputs = torch.ones(500, 801, requires_grad=True)
-    out = drop(inputs, probability, training=True)
-    values = out.unique().tolist()
-    assert values == pytest.approx([0, 1 / (1 - probability)], rel=1e-4)
-    error = math.sqrt(probability * (1 - probability) / out.numel())
-    assert (out == 0).double().mean().item() == pytest.approx(probability, abs=5 * error)
-    assert (out[:, :400] == 0).double().mean(0).std().item() == pytest.approx(error * math.sqrt(801), rel=0.2)
-    (out * 3).sum().backward()
-    assert inputs.grad is not None and inputs.grad.equal(3 * out.detach())
-    assert not drop(inputs, probability, training=True).equal(out), "another call, another mask"
-    assert drop(inputs, probability, training=False) is inputs
 
 
 def test_a_layer_with_dropout_in_one_step_is_that_in_three() -> None:

@@ -17,7 +17,10 @@ from tandemrec.llm.recommenders.tiger import TIGER, TIGERConfig
 from tandemrec.llm.recommenders.work import IdPlant, clustering_work, content_work, nearest_work, semantic_ids_work
 from tandemrec.llm.semantic_ids import SemanticIdsConfig, build_semantic_ids
 from tandemrec.llm.traffic import TRAFFIC
-from tandemrec.work import Scene, answer_work, fit_work, switches
+from tandemrec.training import TrainingConfig
+from tandemrec.training.optimizer import linear_weights, make_optimizer
+from tandemrec.training.work import training_work
+from tandemrec.work import NOTHING, Scene, Work, answer_work, fit_work, muon, switches
 from tests.counted import counted
 from tests.llm.recommenders.test_tiger import SETTINGS
 
@@ -41,6 +44,21 @@ def test_a_network_takes_the_flops_it_says(reading: str) -> None:
     assert counted(lambda: model(histories, known, answers)) == pytest.approx(one.flops, rel=0.01)
     found = counted(lambda: model(histories, known, answers).sum().backward())
     assert found == pytest.approx(one.differentiated().flops, rel=0.05)
+
+
+def test_a_step_of_muon_takes_the_flops_it_says() -> None:
+    said = plant()
+    model = IdModel(said.config, said.written + said.users, said.written, said.length)
+    shapes = [sorted(weight.shape) for weight in linear_weights(model)]
+    assert sorted(shapes) == sorted(map(sorted, said.matrices))
+    optimizer = make_optimizer(model, TrainingConfig(matrix_learning_rate=0.01))
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    assert counted(optimizer.step) == sum(muon(*shape).flops for shape in said.matrices)
+    training = TrainingConfig(epochs=3, patience=None)
+    with_muon = training.model_copy(update={"matrix_learning_rate": 0.01})
+    plain, more = (training_work(Work(steps=5), c, 9, NOTHING, matrices=said.matrices) for c in (training, with_muon))
+    assert more.flops - plain.flops == pytest.approx(15 * sum(muon(*shape).flops for shape in said.matrices))
 
 
 def test_growing_ids_takes_the_flops_it_says() -> None:

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from tandemrec.conventional.rating.deep import drop
 from tandemrec.conventional.rating.predictor import InteractionConfig, InteractionPredictor
+from tandemrec.training.dropout import drop
 
 
 class AFMConfig(InteractionConfig):

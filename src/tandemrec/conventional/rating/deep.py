@@ -1,4 +1,4 @@
-"""The feed-forward part that several models share, and a dropout that is fast on CPUs."""
+"""The feed-forward part that several models share."""
 
 from __future__ import annotations
 
@@ -10,30 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LEVELS = 1 << 16
-"""Dropout probabilities are rounded to multiples of 1 / LEVELS on a CPU, and to no less than one."""
-
-
-def drop(inputs: Tensor, probability: float, training: bool) -> Tensor:
-    """Dropout. On a CPU one random 64-bit number serves four entries: torch draws one an entry, which costs more time
-    than the layer it regularises.
-    """
-    if not training or probability == 0:
-        return inputs
-    if inputs.device.type != "cpu":
-        return F.dropout(inputs, probability)
-    kept, factor = _kept(inputs, probability)
-    return inputs * kept.mul_(factor)
-
-
-def _kept(inputs: Tensor, probability: float) -> tuple[Tensor, float]:
-    """0 where an entry is dropped, else 1; and the factor that makes up for those."""
-    dropped = max(1, round(probability * LEVELS))
-    bits = torch.empty(-(-inputs.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-    level = bits.view(torch.int16)[: inputs.numel()].view(inputs.shape)
-    # Whole numbers from −LEVELS / 2 up: cut to 0 and 1, which is faster than comparisons and their booleans.
-    least = dropped - LEVELS // 2 - 1
-    return level.clamp_(least, least + 1).sub_(least).to(inputs.dtype), LEVELS / (LEVELS - dropped)
+from tandemrec.training.dropout import drop, kept_entries
 
 
 class DroppedLayer(torch.autograd.Function):
@@ -43,7 +20,7 @@ class DroppedLayer(torch.autograd.Function):
     def forward(ctx: Any, inputs_BX: Tensor, weight_YX: Tensor, bias_Y: Tensor, probability: float) -> Tensor:
         """Entries are dropped with this probability."""
         out_BY = torch.addmm(bias_Y, inputs_BX, weight_YX.t()).clamp_(min=0)
-        kept, ctx.factor = _kept(out_BY, probability)
+        kept, ctx.factor = kept_entries(out_BY, probability)
         out_BY.mul_(kept).mul_(ctx.factor)
         ctx.save_for_backward(inputs_BX, weight_YX, out_BY)
         return out_BY

@@ -7,9 +7,10 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from tandemrec.conventional.rating.deep import Deep, drop
+from tandemrec.conventional.rating.deep import Deep
 from tandemrec.conventional.rating.fm import pair_products
 from tandemrec.conventional.rating.predictor import InteractionConfig, InteractionPredictor
+from tandemrec.training.dropout import drop
 
 
 class NFMConfig(InteractionConfig):

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from tandemrec.conventional.rating.deep import drop
 from tandemrec.conventional.rating.embedding import Members, field_rows, field_vectors
 from tandemrec.conventional.rating.features import FeaturesConfig
 from tandemrec.conventional.rating.table import FeatureTable
@@ -25,6 +24,7 @@ from tandemrec.data.split import Split
 from tandemrec.evaluation.metrics import mae, rmse
 from tandemrec.recommender import Config, FitReport, FloatArray, RatingPredictor
 from tandemrec.training import Task, TrainingConfig, default_device, train
+from tandemrec.training.dropout import drop
 
 BLOCK = 1 << 16
 """Pairs that are looked up at once."""

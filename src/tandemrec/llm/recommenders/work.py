@@ -215,6 +215,13 @@ class IdPlant:
         fed = 2 * (net.encoder_layers + net.decoder_layers) * net.dim * net.feed_forward
         return net.dim * (self.written + self.users + maps * self.inner + norms) + fed + 2 * BUCKETS * net.heads
 
+    @property
+    def matrices(self) -> list[tuple[int, int]]:
+        """Shapes of the linear maps."""
+        net = self.config
+        attending = (4 * net.encoder_layers + 8 * net.decoder_layers) * [(net.dim, self.inner)]
+        return attending + 2 * (net.encoder_layers + net.decoder_layers) * [(net.dim, net.feed_forward)]
+
     def encode(self, rows: float, width: float, training: bool = False) -> Work:
         """States of histories."""
         net, n = self.config, rows * width
@@ -293,7 +300,8 @@ def _fit(config: TIGERConfig, scene: Scene) -> Work:
         if learning.select_on == "ndcg@10":
             judging += _answered(config, plant, split, valid, 10)
     epoch = epoch.halved(learning.training.mixed_precision != "no" and scene.device != "cpu")
-    return training_work(epoch, learning.training, plant.parameters, judging, examples=int(rows.known.lengths.sum()))
+    trained, targets = plant.parameters, int(rows.known.lengths.sum())
+    return training_work(epoch, learning.training, trained, judging, examples=targets, matrices=plant.matrices)
 
 
 @answer_work.register
