@@ -1,6 +1,7 @@
 """Figures beside published ones: trains on real data, selects on validation, writes docs/results/NAME.json.
 
-python benchmarks/published.py ml-100k-likes ml-1m-likes ml-1m amazon-toys tiger/toys  # bundled recipes
+python benchmarks/published.py ml-100k-likes ml-1m-likes ml-1m amazon-toys  # bundled recipes
+python benchmarks/published.py tiger/toys  # also tiger/games, tiger/ml-1m; hours
 python benchmarks/published.py ml-100k-direct ml-100k-als  # bundled recipes with three seeds
 python benchmarks/published.py dllm2rec/ml-1m llm-cf/ml-1m  # also /games, /toys; hours
 python benchmarks/published.py ml-100k-rating ml-1m-rating    # rating prediction, three seeds each (--seeds)
@@ -45,7 +46,8 @@ DISTILLED = {
 """Data of the recipes of DLLM2Rec and LLM-CF."""
 
 RECIPES = (
-    *("ml-100k-likes", "ml-1m-likes", "ml-1m", "amazon-toys", "ml-100k-sequential", "tiger/toys"),
+    *("ml-100k-likes", "ml-1m-likes", "ml-1m", "amazon-toys", "ml-100k-sequential"),
+    *("tiger/toys", "tiger/games", "tiger/ml-1m"),
     *(f"{method}/{data}" for method in ("dllm2rec", "llm-cf") for data in DISTILLED),
 )
 SEEDED = ("ml-100k-direct", "ml-100k-als")
@@ -128,8 +130,10 @@ WORDS = {
     "ml-1m-likes": "MovieLens-1M, likes only (rating ≥ 4), leave-one-out; `tandem run ml-1m-likes`",
     "ml-1m": "MovieLens-1M, 3,416 items, leave-one-out, language models beside conventional ones; `tandem run ml-1m`",
     "amazon-toys": "Amazon Toys and Games 2014, 5-core, leave-one-out, all items; `tandem run amazon-toys`",
-    "tiger/toys": "Amazon Toys and Games 2014, TIGER of 2 + 2 layers and eight epochs, still improving; same split as "
-    "the table before; `tandem run tiger/toys`",
+    "tiger/toys": "Amazon Toys and Games 2014, 5-core, TIGER of one layer each way; same split as the table before; "
+    "`tandem run tiger/toys`",
+    "tiger/games": "Amazon Video Games 2018, 5-core, TIGER, leave-one-out, 1,000 test users; `tandem run tiger/games`",
+    "tiger/ml-1m": "MovieLens-1M, 3,416 items, TIGER, leave-one-out, 2,000 test users; `tandem run tiger/ml-1m`",
     **{
         f"dllm2rec/{name}": f"DLLM2Rec, its teacher and its plain students: {data}; `tandem run dllm2rec/{name}`"
         for name, data in DISTILLED.items()

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
@@ -146,7 +147,7 @@ def test_afm() -> None:
     assert_equal_with_gradients(module, slow)
 
 
-def slow_cin(cin: CompressedInteraction, fields: Tensor, split_half: bool) -> Tensor:
+def slow_cin(cin: CompressedInteraction, fields: Tensor, config: XDeepFMConfig) -> Tensor:
     hidden = [fields[f] for f in range(F)]
     pooled = []
     for place, linear in enumerate(cin.maps):
@@ -155,8 +156,8 @@ def slow_cin(cin: CompressedInteraction, fields: Tensor, split_half: bool) -> Te
             total = linear.bias[h].expand(D)
             for i, j in itertools.product(range(len(hidden)), range(F)):
                 total = total + linear.weight[h, i * F + j] * hidden[i] * fields[j]
-            out.append(total.clamp(min=0))
-        if split_half and place < len(cin.maps) - 1:
+            out.append(total.clamp(min=0) if config.cin_activation == "relu" else total)
+        if config.split_half and place < len(cin.maps) - 1:
             hidden, out = out[: len(out) // 2], out[len(out) // 2 :]
         else:
             hidden = out
@@ -164,18 +165,19 @@ def slow_cin(cin: CompressedInteraction, fields: Tensor, split_half: bool) -> Te
     return torch.stack(pooled)
 
 
+@pytest.mark.parametrize("activation", ["relu", "identity"])
 @pytest.mark.parametrize("split_half", [True, False])
-def test_xdeepfm(split_half: bool) -> None:
-    cin = randomised(CompressedInteraction(F, (4, 6, 2), split_half))
+def test_xdeepfm(split_half: bool, activation: Literal["relu", "identity"]) -> None:
+    config = XDeepFMConfig(dim=D, cin_layers=(4, 6, 2), cin_activation=activation, split_half=split_half, layers=LAYERS)
+    cin = randomised(CompressedInteraction(F, config))
     assert isinstance(cin, CompressedInteraction)
-    assert_equal_with_gradients(cin, lambda fields: slow_cin(cin, fields, split_half))
-    config = XDeepFMConfig(dim=D, cin_layers=(4, 3), split_half=split_half, layers=LAYERS)
+    assert_equal_with_gradients(cin, lambda fields: slow_cin(cin, fields, config))
     whole = randomised(XDeepFMInteractions(F, config))
     assert isinstance(whole, XDeepFMInteractions)
 
     def slow(fields: Tensor) -> Tensor:
         assert whole.deep is not None
-        parts = [slow_cin(whole.cin, fields, split_half), slow_deep(whole.deep, flat(fields))]
+        parts = [slow_cin(whole.cin, fields, config), slow_deep(whole.deep, flat(fields))]
         return dot(whole.out.weight[0], torch.cat(parts))
 
     assert_equal_with_gradients(whole, slow)

@@ -25,6 +25,9 @@ class XDeepFMConfig(InteractionConfig):
     cin_layers: tuple[int, ...] = Field((64, 32), min_length=1)
     """Feature maps H_k of every layer of the compressed interaction network."""
 
+    cin_activation: Literal["relu", "identity"] = "relu"
+    """Of the feature maps: that of the authors' code and of libraries, or the paper's, which is none."""
+
     split_half: bool = True
     """Half of every layer but the last goes on and half is pooled, as in the authors' code; false: all go both ways."""
 
@@ -85,13 +88,14 @@ def _blocks(inputs_HX: Tensor) -> list[slice]:
 
 
 class CompressedInteraction(nn.Module):
-    """X^k_h = ReLU(Σ_ij W^{k,h}_ij (X^{k−1}_i ⊙ X^0_j) + b_h) (eq. 6), each map then summed over D (eq. 7).
+    """X^k_h = σ(Σ_ij W^{k,h}_ij (X^{k−1}_i ⊙ X^0_j) + b_h) (eq. 6), each map then summed over D (eq. 7).
 
-    The paper's activation is the identity; the authors' code and libraries use ReLU, as here.
+    σ is the identity in the paper; in the authors' code and in libraries it is ReLU.
     """
 
-    def __init__(self, fields: int, layers: tuple[int, ...], split_half: bool) -> None:
+    def __init__(self, fields: int, config: XDeepFMConfig) -> None:
         super().__init__()
+        layers, split_half, self.activation = config.cin_layers, config.split_half, config.cin_activation
         self.pass_on = [size // 2 if split_half else size for size in layers[:-1]]
         inputs = [fields, *self.pass_on]
         self.maps = nn.ModuleList([nn.Linear(n * fields, size) for n, size in zip(inputs, layers, strict=True)])
@@ -105,7 +109,8 @@ class CompressedInteraction(nn.Module):
         hidden_HX, pooled = first_FX, []
         with torch.autocast(vectors_BFD.device.type, enabled=False):
             for place, linear in enumerate(self.maps):
-                out_HX = F.relu(CompressedLayer.apply(hidden_HX, first_FX, linear.weight, linear.bias))  # type: ignore[no-untyped-call]
+                out_HX = CompressedLayer.apply(hidden_HX, first_FX, linear.weight, linear.bias)  # type: ignore[no-untyped-call]
+                out_HX = F.relu(out_HX) if self.activation == "relu" else out_HX
                 if place < len(self.pass_on) and self.split_half:
                     hidden_HX, kept = out_HX[: self.pass_on[place]], out_HX[self.pass_on[place] :]
                 else:
@@ -119,7 +124,7 @@ class XDeepFMInteractions(nn.Module):
 
     def __init__(self, fields: int, config: XDeepFMConfig) -> None:
         super().__init__()
-        self.cin = CompressedInteraction(fields, config.cin_layers, config.split_half)
+        self.cin = CompressedInteraction(fields, config)
         self.deep = Deep(fields * config.dim, config.layers, config.dropout) if config.layers else None
         self.out = nn.Linear(self.cin.width + (self.deep.width if self.deep else 0), 1, bias=False)
 
