@@ -18,6 +18,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
+from operator import itemgetter
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -46,10 +47,10 @@ def validated(recipe: str, system: str, setting: dict[str, str], seeds: Sequence
     """Validation RMSE of one setting of a recipe's system: best epochs and their RMSE, one an origin and seed."""
     loaded = load_recipe(recipe, [f"models.{system}.{key}={value}" for key, value in setting.items()])
     config = loaded.models[system]
-    last, _ = prepare(loaded)
+    dataset = prepare(loaded)[0].dataset
     reports = []
     for origin in range(origins):
-        split = make_split(without_last(last.dataset, origin), loaded.split, loaded.seed) if origin else last
+        split = make_split(without_last(dataset, origin), loaded.split, loaded.seed)
         reports += [RATING[type(config)][0](config).fit(split, seed=seed) for seed in seeds]
     rmse = [-(report.best_value or 0.0) for report in reports]
     return {
@@ -65,17 +66,13 @@ def without_last(dataset: Dataset, n: int) -> Dataset:
 
 
 def stored() -> list[dict[str, Any]]:
-    """All settings measured so far."""
-    rows: list[dict[str, Any]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    return rows
+    """All settings measured so far; older rows do not say that they have one origin."""
+    return [{"origins": 1} | row for row in json.loads(RESULTS.read_text())] if RESULTS.exists() else []
 
 
 def store(row: dict[str, Any]) -> None:
     """Add a row; one of the same setting is replaced."""
-
-    def key(one: dict[str, Any]) -> list[Any]:
-        return [one["recipe"], one["system"], one["setting"], one.get("origins", 1)]
-
+    key = itemgetter("recipe", "system", "setting", "origins")
     rows = [old for old in stored() if key(old) != key(row)]
     RESULTS.write_text("[\n" + ",\n".join(json.dumps(one) for one in [*rows, row]) + "\n]\n")
 
@@ -98,7 +95,7 @@ def main() -> None:
     if arguments.show:
         best: dict[tuple[str, str, int], dict[str, Any]] = {}
         for row in sorted(stored(), key=lambda row: -row["mean"]):
-            best[row["recipe"], row["system"], row.get("origins", 1)] = row
+            best[row["recipe"], row["system"], row["origins"]] = row
         for row in best.values():
             print(json.dumps(row))
 

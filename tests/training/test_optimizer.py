@@ -70,6 +70,15 @@ def test_a_tied_head_is_a_table() -> None:
     assert len(found) == 4 * 6 + 4 * 10 and not any("shared" in name or "bias" in name for name in found)
 
 
+def test_modules_of_tables_or_of_maps_alone_learn_too() -> None:
+    for module in (nn.Embedding(5, 3), nn.Linear(5, 3, bias=False)):
+        before = module.weight.detach().clone()
+        optimizer = make_optimizer(module, CONFIG)
+        module.weight.square().sum().backward()
+        optimizer.step()
+        assert not torch.equal(module.weight, before)
+
+
 def test_shared_parameters_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(InputError, match="Muon needs whole matrices, found processes that share parameters"):

@@ -93,10 +93,9 @@ class IdModel(nn.Module):
             attn_implementation=SHARED,
         )
         self.t5: Any = T5ForConditionalGeneration(shape)
-        for module in list(self.t5.modules()):
-            for name, child in module.named_children():
-                if isinstance(child, nn.Dropout):
-                    setattr(module, name, Dropout(child.p))
+        for name, part in list(self.t5.named_modules()):
+            if isinstance(part, nn.Dropout):
+                self.t5.set_submodule(name, Dropout(part.p))
         # T5's embeddings start at 1 and its states are scaled down instead, which Adafactor's relative steps expect;
         # AdamW's absolute ones would take an epoch to make any digit likely.
         nn.init.normal_(self.t5.shared.weight, std=config.dim**-0.5)

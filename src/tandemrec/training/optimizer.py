@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import nn
@@ -15,20 +14,18 @@ MOMENTUM = 0.95
 
 
 def make_optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Of the trainable parameters; the first group's rate is `learning_rate`, the second's `matrix_learning_rate`."""
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    if config.matrix_learning_rate is None:
-        return _adamw(trained, config)
-    matrices = linear_weights(module)
-    found = {id(parameter) for parameter in matrices}
-    return MuonAndAdamW(matrices, [parameter for parameter in trained if id(parameter) not in found], config)
+    """Of the trainable parameters: AdamW, or Muon for linear maps and AdamW for whatever else there is."""
+    matrices = [] if config.matrix_learning_rate is None else linear_weights(module)
+    taken = set(matrices)
+    others = [parameter for parameter in module.parameters() if parameter.requires_grad and parameter not in taken]
+    return MuonAndAdamW(matrices, others, config) if matrices else _adamw(others, config)
 
 
 def linear_weights(module: nn.Module) -> list[nn.Parameter]:
     """Trainable weights of linear maps that are no embeddings' as well: a tied head is a table of vectors."""
-    tables = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
+    tables = {part.weight for part in module.modules() if isinstance(part, nn.Embedding)}
     maps = [part.get_parameter("weight") for part in module.modules() if isinstance(part, nn.Linear)]
-    return [weight for weight in dict.fromkeys(maps) if weight.requires_grad and id(weight) not in tables]
+    return [weight for weight in dict.fromkeys(maps) if weight.requires_grad and weight not in tables]
 
 
 class MuonAndAdamW(torch.optim.Optimizer):
@@ -41,7 +38,7 @@ class MuonAndAdamW(torch.optim.Optimizer):
         assert config.matrix_learning_rate is not None
         rate, decay = config.matrix_learning_rate, config.weight_decay
         muon = torch.optim.Muon(matrices, lr=rate, weight_decay=decay, momentum=MOMENTUM)
-        self.parts: list[torch.optim.Optimizer] = [_adamw(others, config), muon]
+        self.parts: list[torch.optim.Optimizer] = [_adamw(others, config), muon] if others else [muon]
         super().__init__([group for part in self.parts for group in part.param_groups], {})
         for part in self.parts:
             part.state = self.state
@@ -54,5 +51,7 @@ class MuonAndAdamW(torch.optim.Optimizer):
 
 
 def _adamw(parameters: list[nn.Parameter], config: TrainingConfig) -> torch.optim.AdamW:
-    more: dict[str, Any] = {"betas": (0.9, config.beta2), "weight_decay": config.weight_decay, "fused": True}
-    return torch.optim.AdamW(parameters, lr=config.learning_rate, **more)
+    betas = (0.9, config.beta2)
+    return torch.optim.AdamW(
+        parameters, lr=config.learning_rate, betas=betas, weight_decay=config.weight_decay, fused=True
+    )

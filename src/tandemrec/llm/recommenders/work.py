@@ -211,9 +211,8 @@ class IdPlant:
     def parameters(self) -> float:
         """Trained numbers."""
         net, norms = self.config, 2 * self.config.encoder_layers + 3 * self.config.decoder_layers + 2
-        maps = 4 * net.encoder_layers + 8 * net.decoder_layers
-        fed = 2 * (net.encoder_layers + net.decoder_layers) * net.dim * net.feed_forward
-        return net.dim * (self.written + self.users + maps * self.inner + norms) + fed + 2 * BUCKETS * net.heads
+        maps = sum(rows * columns for rows, columns in self.matrices)
+        return net.dim * (self.written + self.users + norms) + maps + 2 * BUCKETS * net.heads
 
     @property
     def matrices(self) -> list[tuple[int, int]]:
