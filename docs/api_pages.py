@@ -92,20 +92,24 @@ class Package:
         return found
 
     @cached_property
-    def configs(self) -> dict[str, str]:
-        """Name of a class with settings → its room."""
-        classes = {
-            node.name: (room, [ast.unparse(base) for base in node.bases])
+    def definitions(self) -> dict[str, tuple[str, ast.ClassDef]]:
+        """Name of a class → its room and itself."""
+        return {
+            node.name: (room, node)
             for room, several in self.modules.items()
             for module in several
             for node in module.tree.body
             if isinstance(node, ast.ClassDef)
         }
+
+    @cached_property
+    def configs(self) -> dict[str, str]:
+        """Name of a class with settings → its room."""
         found = {"Config": "recommender"}
         while new := {
             name: room
-            for name, (room, bases) in classes.items()
-            if name not in found and any(base.partition("[")[0] in found for base in bases)
+            for name, (room, node) in self.definitions.items()
+            if name not in found and any(base in found for base in _bases(node))
         }:
             found |= new
         return found
@@ -125,18 +129,32 @@ class Package:
     def _class(self, node: ast.ClassDef) -> Iterator[str]:
         yield f"### {node.name}"
         yield _doc(node)
-        bases = [ast.unparse(base).partition("[")[0] for base in node.bases]
-        settings = [base for base in bases if base in self.configs and base != "Config"]
         if node.name in self.configs:
-            rows = [self._field(field, text) for field, text in _fields(node)]
+            fields, elsewhere = self._settings(node)
+            rows = [self._field(field, text) for field, text in fields]
             if rows:
                 yield table_of(["setting", "type", "default", "bounds", "meaning"], rows)
-        if settings:
-            links = (f"[{base}]({self.configs[base]}.md#{base.lower()})" for base in settings)
-            yield f"Further settings: those of {' and '.join(links)}."
+            if elsewhere:
+                links = (f"[{base}]({self.configs[base]}.md#{base.lower()})" for base in elsewhere)
+                yield f"Further settings: those of {' and '.join(links)}."
         methods = [f"- `{_signature(method)}`: {_sentence(method)}" for method in _methods(node)]
         if methods:
             yield "\n".join(methods)
+
+    def _settings(self, node: ast.ClassDef) -> tuple[list[tuple[ast.AnnAssign, str]], list[str]]:
+        """Settings of a class and of its private bases, which have no section, and the bases that have one."""
+        fields, elsewhere = list(_fields(node)), []
+        for base in _bases(node):
+            if base not in self.configs or base == "Config":
+                continue
+            if not base.startswith("_"):
+                elsewhere.append(base)
+                continue
+            more, others = self._settings(self.definitions[base][1])
+            known = {ast.unparse(field.target) for field, _ in fields}
+            fields += [(field, text) for field, text in more if ast.unparse(field.target) not in known]
+            elsewhere += [other for other in others if other not in elsewhere]
+        return fields, elsewhere
 
     def _field(self, field: ast.AnnAssign, text: str) -> list[str]:
         default, bounds = _default(field.value)
@@ -152,6 +170,11 @@ class Package:
         for name, value in known.items():
             text = re.sub(rf"\b{name}\b", lambda _, value=value: value, text)
         return self.aliases.get(text, text)
+
+
+def _bases(node: ast.ClassDef) -> list[str]:
+    """Names of a class's bases, without type arguments."""
+    return [ast.unparse(base).partition("[")[0] for base in node.bases]
 
 
 def api_pages(root: Path, folder: Path) -> dict[Path, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 import re
 from pathlib import Path
@@ -31,7 +32,8 @@ def test_every_setting_is_on_its_rooms_page() -> None:
         page = (ROOT / "docs" / "api" / f"{room}.md").read_text(encoding="utf-8")
         for config in configs(room):
             section = page.partition(f"\n### {config.__name__}\n")[2].partition("\n### ")[0]
-            for name in config.__annotations__:
+            private = [base for base in config.__mro__[1:] if base.__name__.startswith("_")]
+            for name in {name for base in (config, *private) for name in inspect.get_annotations(base)}:
                 if name not in config.model_fields:
                     continue
                 line = next((line for line in section.splitlines() if line.startswith(f"| `{name}` |")), "")

@@ -15,7 +15,7 @@ from torchmetrics.functional.retrieval import (
     retrieval_reciprocal_rank,
 )
 
-from tandemrec.evaluation.metrics import mae, ranking_metrics, rmse
+from tandemrec.evaluation.metrics import chance, mae, ranking_metrics, rmse
 
 RANKS = st.lists(st.one_of(st.integers(0, 30).map(lambda r: r / 2), st.just(math.inf)), min_size=1, max_size=5)
 
@@ -86,3 +86,11 @@ def test_errors_of_ratings(pairs: list[tuple[float, float]]) -> None:
     ours = torch.from_numpy(predicted), torch.from_numpy(actual)
     assert rmse(predicted, actual) == pytest.approx(float(mean_squared_error(*ours, squared=False)), abs=1e-9)
     assert mae(predicted, actual) == pytest.approx(float(mean_absolute_error(*ours)), abs=1e-9)
+
+
+@pytest.mark.parametrize("items", [1, 3, 7])
+def test_chance_is_the_mean_over_all_places(items: int) -> None:
+    places = np.arange(items, dtype=np.float64)
+    for name, values in ranking_metrics(places, np.arange(items + 1), (1, 3, 5)).items():
+        assert chance(name, items) == pytest.approx(values.mean())
+    assert chance("recall@2", 8) == 0.25

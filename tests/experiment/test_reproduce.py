@@ -11,12 +11,12 @@ import pytest
 
 from tandemrec.errors import InputError
 from tandemrec.experiment.claims import judge_claims
-from tandemrec.experiment.papers import Experiment, experiment_recipe
+from tandemrec.experiment.papers import Experiment, experiment_recipe, papers
 from tandemrec.experiment.reproduce import holds, reproduce, write_recipe
 from tandemrec.experiment.reranked import over_seeds
 from tandemrec.experiment.run import Run
 from tandemrec.experiment.store import StageEvent
-from tandemrec.report.reproduction import reproduction_markdown, sentence, verdict
+from tandemrec.report.reproduction import beside_the_paper, beyond_chance, reproduction_markdown, sentence, verdict
 
 
 def test_soft_over_two_trainings_and_again(tmp_path: Path) -> None:
@@ -151,6 +151,7 @@ def test_less_error_is_a_gain() -> None:
         ({"A": [0.16], "B": [0.1]}, "+60.0% in the paper, +100.0% here (+50.0% to +150.0%): as large a gain lies"),
         ({"A": [0.3], "B": [0.1]}, "+200.0% in the paper, +100.0% here (+50.0% to +150.0%): so large a gain lies"),
         ({"A": [0.11], "B": [0.1]}, "ours is larger"),
+        ({"A": [0.09], "B": [0.1]}, "-10.0% in the paper, +100.0% here (+50.0% to +150.0%): the paper's own"),
         ({"A": [0.11]}, "after Holm's correction)."),
     ],
 )  # fmt: skip
@@ -243,10 +244,36 @@ def test_a_page_without_claims_and_figures() -> None:
     }  # fmt: skip
     page = reproduction_markdown(results)
     assert "| system | paper |" in page
-    assert "| X (not run) | 0.5000 |" in page
+    assert "| X (not in this experiment) | 0.5000 |" in page
     assert "no claim to test" in page
     assert "beside the paper's" not in page
     assert "adds to its base" not in page
     rival = {"kind": "better", "systems": ["A", "C"], "verdict": "not asked"}
     page = reproduction_markdown(results | {"rivals": [rival]})
     assert "Against systems beside the paper's, corrected by themselves:\n\n- A is better than C: not asked" in page
+
+
+def test_what_is_said_of_chance_and_of_the_papers_gains() -> None:
+    figures = [{"metrics": {"hr@2": {"mean": mean, "standard_error": 0.01}}} for mean in (0.5, 0.219, 0.221, 0.1)]
+    results = {"judged_by": "hr@2", "lower_is_better": False, "data": {"items": 10}, "systems": figures}
+    assert beyond_chance(results) == 2
+    assert beyond_chance(results | {"lower_is_better": True}) is None
+    places = {0.5: "above", 0.2: "inside", 0.05: "below", -0.1: "opposite"}
+    for published, place in places.items():
+        assert beside_the_paper({"published_share": published, "share": [0.2, 0.1, 0.3]}) == place
+    assert beside_the_paper({"published_share": None, "share": [0.2, 0.1, 0.3]}) is None
+    assert beside_the_paper({"published_share": 0.1, "share": [None, None, None]}) is None
+
+
+def test_a_share_cannot_fall_below_everything() -> None:
+    claim = {"kind": "better", "systems": ["A", "B"], "verdict": "open", "figures": [0.01, 0.02], "gain": -0.01}
+    claim |= {"low": -0.00004, "high": 0.00004, "p_holm": 0.5, "share": [-0.5, -2.0, 0.1], "published_share": 0.2}
+    said = sentence(claim, {"level": 0.95, "lower_is_better": False})
+    assert "(95% interval -0.0000 to +0.0000" in said
+    assert "-50.0% here (-100.0% to +10.0%)" in said
+    assert "-50.0% here (-200.0% to +10.0%)" in sentence(claim, {"level": 0.95, "lower_is_better": True})
+
+
+def test_names_are_explained_where_they_occur() -> None:
+    meaning = papers()["soft"].meaning(["BIGRec SFT", "BIGRec SOFT a=10"])
+    assert set(meaning) == {"SFT", "SOFT", "a="}

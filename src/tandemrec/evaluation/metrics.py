@@ -48,6 +48,20 @@ def ranking_metrics(ranks: FloatArray, offsets: IntArray, cutoffs: tuple[int, ..
     return out
 
 
+def chance(metric: str, items: int) -> float:
+    """Expected value of a metric of one target in a random order of N items: K/N of HR@K and Recall@K (of which that
+    is true of any number of targets), Σ_{r<K} 1/log₂(r+2) / N of NDCG@K, Σ_{r<K} 1/(r+1) / N of MRR@K.
+
+    Args:
+        metric: such as `ndcg@10`.
+        items: how many can be ranked.
+    """
+    kind, _, cutoff = metric.partition("@")
+    places = np.arange(min(int(cutoff), items))
+    gains = {"hr": np.ones(len(places)), "ndcg": 1 / np.log2(places + 2), "mrr": 1 / (places + 1)}
+    return float(gains["hr" if kind == "recall" else kind].sum() / items)
+
+
 def rmse(predicted: NDArray[np.floating[Any]], actual: NDArray[np.floating[Any]]) -> float:
     """Root of the mean squared error."""
     return float(np.sqrt(np.mean((np.asarray(predicted, np.float64) - actual) ** 2)))

@@ -6,7 +6,7 @@ changed in it, so that it needs no copy of the recipe at every size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from functools import cache
 from importlib import resources
@@ -179,8 +179,16 @@ class Paper(Config):
     reference: str
     """Authors and where it was published."""
 
+    names: dict[str, str] = Field(default_factory=dict)
+    """Parts of systems' names, and what they mean."""
+
     experiments: dict[str, Experiment] = Field(min_length=1)
     """Experiments by name, without the paper's."""
+
+    def meaning(self, systems: Iterable[str]) -> dict[str, str]:
+        """What the parts of these systems' names mean."""
+        told = " ".join(systems)
+        return {part: words for part, words in self.names.items() if part in told}
 
 
 @cache

@@ -120,7 +120,7 @@ def _selects(found: Recipe, recipe: Recipe) -> bool:
 def _results(
     name: str, scale: Scale, experiment: Experiment, compared: Mapping[str, Any], runs: Sequence[Run]
 ) -> dict[str, Any]:
-    recipe = experiment_recipe(name, scale)
+    recipe, paper = experiment_recipe(name, scale), papers()[name.partition("/")[0]]
     shown = [one for one in recipe.models if not any(fnmatchcase(one, part) for part in experiment.parts)]
     board = [row for row in compared["leaderboard"] if row["system"] in shown]
     metrics = [metric for metric in experiment.metrics if all(metric in row["metrics"] for row in board)]
@@ -136,13 +136,14 @@ def _results(
     return {
         "experiment": name,
         "scale": scale,
-        "paper": papers()[name.partition("/")[0]].title,
+        "paper": paper.title,
         "shows": experiment.shows,
         "asks": experiment.asks,
         "recipe": experiment.recipe,
         "effort": effort(recipe),
         "differs": experiment.size(scale).differs,
         "note": experiment.note,
+        "names": paper.meaning(row["system"] for row in systems),
         "data": compared["data"],
         "split": compared["split"]["protocol"],
         "protocol": compared["evaluation"]["protocol"],

@@ -15,8 +15,8 @@ def headline_metrics(results: Mapping[str, Any]) -> list[str]:
 
 
 def decimal(value: float, sign: str = "") -> str:
-    """Four decimals, no minus before a zero; `sign="+"` writes a plus too."""
-    return f"{round(value, 4) + 0.0:{sign}.4f}"
+    """Four decimals, no minus before a zero; `sign="+"` writes every sign, of what is rounded to zero too."""
+    return f"{value:+.4f}" if sign else f"{round(value, 4) + 0.0:.4f}"
 
 
 def cell(metric: Mapping[str, float]) -> str:

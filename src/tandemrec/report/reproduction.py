@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from rich.table import Table
 
+from tandemrec.evaluation.metrics import chance
 from tandemrec.report.cost import duration
 from tandemrec.report.html import comparison_page
 from tandemrec.report.leaderboard import cell, decimal, table_of
@@ -21,6 +22,9 @@ VERDICTS = {
 """Verdict of several claims → words."""
 
 RIVALS = "Against systems beside the paper's"
+
+CERTAIN = 2.0
+"""Standard errors by which a system must exceed chance to be counted as better."""
 
 SHORT = {"held": "held", "reversed": "the other way round", "open": "open", "not asked": "not asked"}
 
@@ -65,12 +69,12 @@ def _resolution(results: Mapping[str, Any]) -> str:
 def sentence(claim: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     """A claim, what became of it, and what was found, in plain words."""
     if claim["verdict"] == "not asked":
-        return f"{_said(claim)}: {VERDICTS['not asked']}."
-    return f"{_said(claim)}: {SHORT[claim['verdict']]}. {_found(claim, results)}"
+        return f"{claimed(claim)}: {VERDICTS['not asked']}."
+    return f"{claimed(claim)}: {SHORT[claim['verdict']]}. {evidence(claim, results)}"
 
 
-def _said(claim: Mapping[str, Any]) -> str:
-    """What is claimed."""
+def claimed(claim: Mapping[str, Any]) -> str:
+    """What is claimed, in words."""
     first, *rest = claim["systems"]
     if claim["kind"] == "better":
         return f"{first} is better than {rest[0]}"
@@ -79,7 +83,7 @@ def _said(claim: Mapping[str, Any]) -> str:
     return f"{first}: its teacher's own answers are easier to learn than the real ones"
 
 
-def _found(claim: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+def evidence(claim: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     """What runs say to a claim; nothing where it was not asked."""
     if claim["verdict"] == "not asked":
         return ""
@@ -103,22 +107,37 @@ def _gain(claim: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     mine, theirs = claim["figures"]
     gain, low, high = (decimal(claim[key], "+") for key in ("gain", "low", "high"))
     interval = f"{results['level']:.0%} interval {low} to {high}; p {_p(claim['p_holm'])} after Holm's correction"
-    return f"{mine:.4f} against {theirs:.4f}, a gain of {gain} ({interval}).{_beside_the_paper(claim)}"
+    return f"{mine:.4f} against {theirs:.4f}, a gain of {gain} ({interval}).{_beside_the_paper(claim, results)}"
 
 
-def _beside_the_paper(claim: Mapping[str, Any]) -> str:
-    """The paper's gain (ratings: error saved) as a share of the loser's figure, and whether ours can be as large."""
-    share, published = claim["share"], claim["published_share"]
+def beside_the_paper(claim: Mapping[str, Any]) -> Literal["opposite", "above", "below", "inside"] | None:
+    """Where the paper's gain, a share of the loser's figure, lies: opposite to its claim, above or below our interval,
+    or inside; None where the paper or the runs do not tell.
+    """
+    published, share = claim.get("published_share"), claim.get("share") or [None]
     if published is None or None in share:
+        return None
+    _, low, high = share
+    if published <= 0:
+        return "opposite"
+    return "above" if published > high else "below" if published < low else "inside"
+
+
+def _beside_the_paper(claim: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+    """The paper's gain (ratings: error saved) as a share of the loser's figure, and whether ours can be as large."""
+    place = beside_the_paper(claim)
+    if place is None:
         return ""
-    middle, low, high = share
-    there = "as large a gain lies within our interval"
-    if published > high:
-        there = "so large a gain lies outside our interval"
-    elif published < low:
-        there = "ours is larger"
+    told = {
+        "opposite": "the paper's own figures do not say what it claims",
+        "above": "so large a gain lies outside our interval",
+        "below": "ours is larger",
+        "inside": "as large a gain lies within our interval",
+    }
+    worst = float("-inf") if results["lower_is_better"] else -1.0  # a mean that is not negative cannot lose more
+    middle, low, high = (max(worst, share) for share in claim["share"])
     here = f"{_percent(middle)} here ({_percent(low)} to {_percent(high)})"
-    return f" {_percent(published)} in the paper, {here}: {there}."
+    return f" {_percent(claim['published_share'])} in the paper, {here}: {told[place]}."
 
 
 def _p(value: float) -> str:
@@ -142,16 +161,38 @@ def figures_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]
         rows.append([row["system"], *(text for pair in figures for text in pair), duration(row["seconds"])])
     for system, published in results["absent"].items():
         pairs = [("", _figure(published[name])) for name in results["metrics"]]
-        rows.append([f"{system} (not run)", *(text for pair in pairs for text in pair), ""])
+        rows.append([f"{system} (not in this experiment)", *(text for pair in pairs for text in pair), ""])
     columns = list(zip([*header, "training"], *rows, strict=True))
     shown = [*columns[:1], *(column for column in columns[1:] if any(column[1:]))]
     names, *kept = map(list, zip(*shown, strict=True))
     return names, kept
 
 
+def beyond_chance(results: Mapping[str, Any]) -> int | None:
+    """How many systems are better than a random order by two standard errors; None for ratings."""
+    if not results["systems"] or results["lower_is_better"]:
+        return None
+    metric = results["judged_by"]
+    level = chance(metric, results["data"]["items"])
+    figures = [row["metrics"][metric] for row in results["systems"]]
+    return len([one for one in figures if one["mean"] > level + CERTAIN * one["standard_error"]])
+
+
+def _chance(results: Mapping[str, Any]) -> str:
+    """What a random order would reach, and how many systems exceed it; empty for ratings."""
+    beyond, systems = beyond_chance(results), len(results["systems"])
+    if beyond is None:
+        return ""
+    metric, items = results["judged_by"], results["data"]["items"]
+    level = f"A random order of all {items:,} items would have {metric} {chance(metric, items):.4f}"
+    if beyond == systems:
+        return f"{level}; every system is better by two standard errors."
+    return f"{level}; {beyond} of {systems} systems are better by two standard errors, the rest may be guessing."
+
+
 def claims_table(results: Mapping[str, Any], kind: str) -> tuple[list[str], list[list[str]]] | None:
     """Header and a row a claim of the paper (`claims`) or against a rival (`rivals`); None without any."""
-    rows = [[_said(claim), SHORT[claim["verdict"]], _found(claim, results)] for claim in results[kind]]
+    rows = [[claimed(claim), SHORT[claim["verdict"]], evidence(claim, results)] for claim in results[kind]]
     return (["claim", "verdict", "found"], rows) if rows else None
 
 
@@ -184,8 +225,13 @@ def footnotes(results: Mapping[str, Any]) -> list[str]:
     data, machine = results["data"], results["hardware"]
     command = f"`tandem reproduce {results['experiment']} --scale {results['scale']}`"
     return [
+        _chance(results),
+        "Intervals are of each difference by itself; verdicts go by the corrected p. Shares are of the loser's figure."
+        if any(claim["kind"] == "better" for claim in [*results["claims"], *results["rivals"]])
+        else "",
         f"Not as in the paper: {results['differs']}" if results["differs"] else "",
         f"About the paper's figures: {results['note']}" if results["note"] else "",
+        names_text(results.get("names", {})),
         "Training: of a system and all it builds on; the language model counts as given, building one is left out."
         if any(row["seconds"] for row in results["systems"])
         else "",
@@ -195,6 +241,12 @@ def footnotes(results: Mapping[str, Any]) -> list[str]:
         f"{' and seeds' if len(results['seeds']) > 1 else ''}. Split: {results['split']}. {results['protocol']} "
         f"{machine['processor']}, {machine['cores']} cores.",
     ]
+
+
+def names_text(names: Mapping[str, str]) -> str:
+    """Parts of systems' names and what they mean; empty without any."""
+    told = "; ".join(f"*{part}*: {words}" for part, words in names.items())
+    return f"Names: {told}." if told else ""
 
 
 def reproduction_page(results: Mapping[str, Any], compared: Mapping[str, Any]) -> str:
@@ -214,7 +266,7 @@ def reproduction_page(results: Mapping[str, Any], compared: Mapping[str, Any]) -
         "rivals": claims_table(results, "rivals"),
         "reranking_title": HEADING,
         "reranking": [grid for grid in (gains(results),) if grid.rows],
-        "footnotes": [note.replace("`", "") for note in footnotes(results) if note],
+        "footnotes": [note.replace("`", "").replace("*", "") for note in footnotes(results) if note],
     }
     return comparison_page(compared, shown)
 
