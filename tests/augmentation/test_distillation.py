@@ -21,6 +21,8 @@ from tandemrec.augmentation.distillation import (
     own_lists,
     robust_lists,
 )
+from tandemrec.conventional.negatives import NegativeSampler
+from tandemrec.conventional.sequential.dros import DROS, DROSConfig, DROSModule
 from tandemrec.conventional.sequential.next_item import NextItem
 from tandemrec.conventional.sequential.sasrec import SASRec, SASRecConfig
 from tandemrec.data.split import Split
@@ -163,43 +165,84 @@ def lists_at(places: np.ndarray, rng: np.random.Generator) -> pl.DataFrame:
     )
 
 
-def student_task(split: Split) -> NextItem:
-    model = SASRec(SASRecConfig(dim=8, max_length=3, blocks=1), "cpu")
-    model.module = model.make_module(24, 3)
-    task = model.make_task(model.module, split, 0)
+def student_task(split: Split, student: str = "sasrec") -> NextItem:
+    config = SASRecConfig(dim=8, max_length=3, blocks=1, init_std=0.5)
+    if student == "sasrec":
+        model: SASRec | DROS = SASRec(config, "cpu")
+    else:
+        backbone = config.model_copy(update={"loss": "bce"})
+        model = DROS(DROSConfig(backbone=backbone, alpha=0.3, beta=2.0), "cpu")
+    model.module = module = model.make_module(24, 3)
+    if isinstance(module, DROSModule):
+        assert module.head is not None
+        torch.nn.init.normal_(module.head.bias, generator=torch.Generator().manual_seed(6))
+    task = model.make_task(module, split, 0)  # type: ignore[arg-type]
     assert isinstance(task, NextItem)
     return task
 
 
-def test_the_term_equals_a_loop_over_positions(split: Split) -> None:
-    rng, config = np.random.default_rng(2), config_with(weight=0.8)
+def literal_robust(scores: list[float], item: int, propensity: list[float]) -> float:
+    """DROS's term of one listed item, propensities being divided by β already."""
+    every = sum(math.exp(p * y**2) for p, y in zip(propensity, scores, strict=True))
+    p, y = propensity[item], scores[item]
+    return math.log(every - math.exp(p * y**2) + math.exp(p * (y - 1) ** 2))
+
+
+@pytest.mark.parametrize("negative", ["none", "bce", "code"])
+@pytest.mark.parametrize("student", ["sasrec", "dros", "dros-robust"])
+def test_the_term_equals_a_loop_over_positions(
+    split: Split, monkeypatch: pytest.MonkeyPatch, student: str, negative: str
+) -> None:
+    rng, robust = np.random.default_rng(2), student == "dros-robust"
+    config = config_with(weight=0.8, negative=negative, robust=robust)
+    drawn: list[int] = []
+    draw = NegativeSampler.draw
+
+    def spy(sampler: NegativeSampler, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        found = draw(sampler, rows, rng)
+        drawn.extend(found.tolist())
+        return found
+
+    monkeypatch.setattr(NegativeSampler, "draw", spy)
     targets = np.flatnonzero(np.isin(np.arange(len(split.sequences.values)), split.train.target.starts))
     frame = lists_at(np.sort(rng.choice(targets, 80, replace=False)), rng)
-    task = student_task(split)
+    task = student_task(split, student)
     lists = TeacherLists.of(frame, len(split.sequences.values), config)
     lesson = ListLesson(task, lists, config)
-    batch = task.batch(np.array([3, 0, 17, 20]), None)
+    users = rng.permutation(60)[:30]
+    batch = task.batch(users, None)
+    torch.manual_seed(5)
     hidden = torch.randn(batch.n_targets, 8)
-    table = task.module.item_table().detach()
-    expected, at = 0.0, 0
+    found = float(lesson(hidden, batch).detach())
+    table, bias = task.module.item_table().detach(), task.module.item_bias()
+    learned = [p for a, b in zip(task.rows.starts, task.rows.stops, strict=True) for p in range(a + 1, b)]
+    count = [1 + sum(split.sequences.values[place] == item for place in learned) for item in range(24)]
+    propensity = [(n / sum(count)) ** 0.05 / 2 for n in count]
+    expected, at, left = 0.0, 0, list(drawn)
     listed = dict(zip(frame["place"].to_list(), frame.iter_rows(named=True), strict=True))
     every = np.concatenate(list(np.asarray(frame["distances"].to_list())))
-    for start, stop in zip(batch.rows.starts, batch.rows.stops, strict=True):
+    for user, start, stop in zip(users, batch.rows.starts, batch.rows.stops, strict=True):
         for place in range(start + 1, stop):
-            scores = (table @ hidden[at]).tolist()
+            scores = (table @ hidden[at] + (0 if bias is None else bias.detach())).tolist()
             at += 1
             if place not in listed:
                 continue
             row = listed[place]
             own = sorted(range(24), key=lambda i: -scores[i])[:4]
             weights = literal_weights(row["items"], row["distances"], own, every.min(), every.max(), 1.0)
-            expected -= sum(w * math.log(sigmoid(scores[i])) for w, i in zip(weights, row["items"], strict=True))
-    learned = {p for a, b in zip(task.rows.starts, task.rows.stops, strict=True) for p in range(a + 1, b)}
+            away = 0.0
+            if negative != "none":
+                other = left.pop(0)
+                assert other not in split.sequences[user]
+                away = -math.log(1 - sigmoid(scores[other]) if negative == "bce" else sigmoid(1 - scores[other]))
+            for w, i in zip(weights, row["items"], strict=True):
+                expected += w * (away - math.log(sigmoid(scores[i])))
+                expected += 0.3 * w * literal_robust(scores, i, propensity) if robust else 0.0
+    assert not left
     used = sum(place in learned for place in listed)
     assert 0 < used < 80
     assert lesson.used == used
-    expected *= 0.8 * len(learned) / used
-    assert float(lesson(hidden, batch).detach()) == pytest.approx(expected, rel=1e-4)
+    assert found == pytest.approx(expected * 0.8 * len(learned) / used, rel=1e-4)
 
 
 def test_refusals(split: Split) -> None:

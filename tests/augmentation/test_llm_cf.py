@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +10,21 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
 from tandemrec.augmentation.in_context import InContext
-from tandemrec.augmentation.llm_cf import LLMCF, InContextNextItem, LLMCFConfig
+from tandemrec.augmentation.llm_cf import LLMCF, InContextNextItem, LLMCFConfig, LLMCFModule
 from tandemrec.augmentation.memory import Memory, standardised
 from tandemrec.augmentation.thoughts import draw_questions
 from tandemrec.conventional.sequential.next_item import NextItem
 from tandemrec.conventional.sequential.sasrec import SASRec, SASRecConfig
+from tandemrec.data.dataset import Dataset
 from tandemrec.data.examples import Examples, Ragged
-from tandemrec.data.split import Split
+from tandemrec.data.protocols import LeaveOneOut
+from tandemrec.data.split import Split, make_split
 from tandemrec.errors import InputError
 
 BRIEF = {"epochs": 3, "patience": None, "clip_norm": None, "checkpoint_seconds": 0}
@@ -164,6 +167,26 @@ def slow_decoder(context: InContext, tokens: list[Tensor], heads: int) -> list[T
     return [norm(h, context.norm.weight) for h in hidden]
 
 
+def slow_hidden(module: LLMCFModule, state: Tensor, history: list[int], shown: list[int]) -> list[Tensor]:
+    """What the decoder makes of the shown examples and a question, token by token; the last is the feature."""
+    memory, context = module.memory, module.context
+    tokens: list[Tensor] = []
+    for m in shown:
+        past = memory.histories[m]
+        parts = [
+            module.last(Ragged.from_lists([past]))[0],
+            context.text(memory.title_IZ[past.tolist()].mean(0)),
+            module.item_table()[memory.item_M[m]],
+            context.text(memory.title_IZ[memory.item_M[m]]),
+        ]
+        tokens += [context.pair(torch.cat(parts)), context.text(memory.thought_MZ[m])]
+        tokens.append(context.label.weight[memory.label_M[m]])
+    asked = context.text(memory.title_IZ[history].mean(0))
+    nothing = torch.zeros(8, dtype=torch.float64), context.text(torch.zeros(6, dtype=torch.float64))
+    tokens.append(context.pair(torch.cat([state, asked, *nothing])))
+    return slow_decoder(context, tokens, heads=2)
+
+
 def test_features_and_reconstruction_against_a_slow_loop(split: Split, tmp_path: Path) -> None:
     model, _ = untrained(split, tmp_path, reconstruction=1.0)
     module = model.fitted().double()
@@ -175,27 +198,69 @@ def test_features_and_reconstruction_against_a_slow_loop(split: Split, tmp_path:
         found, before, rows = module.features(state, histories, user, seen, 2)
         missed = context.missed(before, memory.thought_MZ[rows])
         for b in range(3):
-            tokens: list[Tensor] = []
-            for m in rows[b].tolist():
-                past = memory.histories[m]
-                parts = [
-                    module.last(Ragged.from_lists([past]))[0],
-                    context.text(memory.title_IZ[past.tolist()].mean(0)),
-                    module.item_table()[memory.item_M[m]],
-                    context.text(memory.title_IZ[memory.item_M[m]]),
-                ]
-                tokens += [context.pair(torch.cat(parts)), context.text(memory.thought_MZ[m])]
-                tokens.append(context.label.weight[memory.label_M[m]])
-            asked = context.text(memory.title_IZ[histories[b].tolist()].mean(0))
-            nothing = torch.zeros(8, dtype=torch.float64), context.text(torch.zeros(6, dtype=torch.float64))
-            tokens.append(context.pair(torch.cat([state[b], asked, *nothing])))
-            hidden = slow_decoder(context, tokens, heads=2)
+            hidden = slow_hidden(module, state[b], histories[b].tolist(), rows[b].tolist())
             torch.testing.assert_close(found[b], hidden[-1])
             expected = []
             for place, m in enumerate(rows[b].tolist()):
                 rebuilt, thought = context.rebuild(hidden[3 * place]), memory.thought_MZ[m]  # type: ignore[misc]
                 expected.append(1 - rebuilt @ thought / (rebuilt.norm() * thought.norm()))
             torch.testing.assert_close(missed[b], torch.stack(expected).mean())
+
+
+def slow_nearest(memory: Memory, history: list[int], user: int, met: int) -> list[int]:
+    """Two examples of each label, the nearest last, of those that the user may know of after `met` items."""
+    mean_MZ = torch.stack([memory.title_IZ[past.tolist()].mean(0) for past in memory.histories])
+    asked_Z = memory.title_IZ[history].mean(0)
+    similar = torch.nn.functional.cosine_similarity(mean_MZ, asked_Z[None]).tolist()
+    allowed = [m for m in range(len(mean_MZ)) if memory.user_M[m] != user or memory.seen_M[m] < met]
+    ranked = sorted(allowed, key=lambda m: similar[m])
+    against, chosen = ([m for m in ranked if memory.label_M[m] == label] for label in (0, 1))
+    return sorted(against[-2:] + chosen[-2:], key=lambda m: similar[m])
+
+
+@pytest.fixture(scope="module")
+def shuffled() -> Split:
+    """12 users with ten items each in any order, no first item twice: no two histories are equally near to a third."""
+    rng = np.random.default_rng(4)
+    rows = [np.append(first, rng.permutation(np.delete(np.arange(24), first))[:9]) for first in range(12)]
+    events = [(user, int(item), time) for user, row in enumerate(rows) for time, item in enumerate(row)]
+    frame = pl.DataFrame(events, ["user_id", "item_id", "timestamp"], orient="row")
+    items = pl.DataFrame({"item_id": range(24), "title": [f"Item {i}" for i in range(24)]})
+    return make_split(Dataset.from_frames(frame, items, name="shuffled"), LeaveOneOut(history=3))
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_answers_are_states_and_features_of_what_may_be_shown(shuffled: Split, tmp_path: Path, part: str) -> None:
+    asked: Examples = getattr(shuffled, part)
+    asked = asked.take(np.random.default_rng(0).permutation(len(asked))[:12])
+    model, _ = untrained(shuffled, tmp_path, mix=0.3)
+    found = model.states(asked)
+    module = model.fitted().double()
+    with torch.no_grad():
+        for b, (user, whole, seen) in enumerate(zip(asked.user.tolist(), asked.history, asked.seen, strict=True)):
+            history = whole[-5:].tolist()
+            state = module.backbone.last(Ragged.from_lists([history]))[0]
+            shown = slow_nearest(module.memory, history, user, len(seen))
+            expected = state + 0.3 * slow_hidden(module, state, history, shown)[-1]
+            torch.testing.assert_close(found[b].double(), expected, atol=1e-5, rtol=1e-5)
+
+
+@given(st.integers(0, 3), st.integers(1, 7), st.integers(1, 7), st.integers(0, 2**16))
+@settings(max_examples=40)
+def test_no_answer_knows_the_same_users_later_life(user: int, met: int, told: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    # Users 10 and 11 see to it that both labels have examples of somebody else.
+    who, when = np.append(rng.integers(0, 4, 40), [10, 10, 11, 11]), np.append(rng.integers(1, 7, 40), [3] * 4)
+    model = LLMCF(config_with(), device="cpu")
+    model.memory = memory_of(who, when, np.arange(44) % 2, rng)
+    model.adopt(model.make_module(9, seed))
+    asked = Examples.from_histories([rng.integers(0, 9, met)], users=[user])
+    asked = replace(asked, history=asked.history.tail(told))
+    later = torch.from_numpy((who == user) & (when >= met))
+    model.memory.thought_MZ[later] = torch.nan
+    assert model.states(asked).isfinite().all()
+    model.memory.thought_MZ[~later] = torch.nan
+    assert model.states(asked).isnan().all()
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.0])

@@ -74,6 +74,11 @@ def test_llm_cf_in_a_run(made: Made) -> None:
     assert made.stages.index("language-model") < made.stages.index("thoughts") < made.stages.index("fit:LLM-CF")
     user = made.run.dataset().users["user_id"][0]
     assert made.run.recommend(user, 3, "LLM-CF")[1].height == 3
+    about = made.run.card["thoughts"]["LLM-CF"]
+    for page in ("report.md", "report.html"):
+        text = (made.run.path / page).read_text(encoding="utf-8")
+        assert "Kept thoughts" in text
+        assert f"{about['score']:.3f}" in text
     assert needed(made.run, "LLM-CF") == {"language-model", "thoughts", "fit:LLM-CF"}
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
+from tandemrec.augmentation.memory import standardised
 from tandemrec.conventional.negatives import NegativeSampler
 from tandemrec.conventional.sequential.batches import SequenceBatch
 from tandemrec.conventional.sequential.dros import RobustNextItem
@@ -20,6 +22,9 @@ from tandemrec.conventional.sequential.next_item import NextItem
 from tandemrec.data.examples import IntArray, ItemArray, Ragged
 from tandemrec.errors import InputError
 from tandemrec.recommender import NO_ITEM, Config
+
+LARGEST_EXPONENT = 80.0
+"""exp of it is a float32, and so is the sum over a list."""
 
 SCORED_AT_ONCE = 1 << 22
 """Scores that exist at once while the student's own lists are found: 16 MB in float32."""
@@ -45,7 +50,7 @@ class RankingDistillationConfig(Config):
 
     distance: Literal["listed", "target"] = "listed"
     """What d is. `listed`: the distance of each listed item, as in the authors' code; `target`: that between what the
-    teacher wrote and the true next item, one a list, as in the paper."""
+    teacher wrote and the true next item, one a list, as in the paper, where `normalise` takes most of it away again."""
 
     scaling: Literal["min-max", "none"] = "min-max"
     """`min-max`: distances are scaled to 0…1 over all lists first. `none`: the authors' code; Euclidean distances of
@@ -85,9 +90,7 @@ class TeacherLists:
         Raises:
             InputError: if distances to the true next item are asked for and unknown.
         """
-        items_nK = torch.from_numpy(np.array(frame["items"].to_list(), np.int64).reshape(frame.height, -1))
-        known = frame["distances"].list.eval(pl.element().fill_null(float("nan")))
-        listed_nK = torch.tensor(known.to_list(), dtype=torch.float32).reshape(items_nK.shape)
+        items_nK = torch.from_numpy(_matrix(frame["items"], np.int64))
         if config.distance == "target":
             if frame["target_distance"].null_count():
                 raise InputError(
@@ -96,7 +99,7 @@ class TeacherLists:
                 )
             distance_nK = torch.from_numpy(frame["target_distance"].to_numpy().copy())[:, None].expand_as(items_nK)
         else:
-            distance_nK = listed_nK
+            distance_nK = torch.from_numpy(_matrix(frame["distances"], np.float32))
         row_of_place = np.full(places, -1, np.int64)
         row_of_place[frame["place"].to_numpy()] = np.arange(frame.height)
         return cls(row_of_place, items_nK, fixed_weights(items_nK, distance_nK, config))
@@ -105,6 +108,11 @@ class TeacherLists:
         """Which list is about each entry of `targets.flat()`; -1: none."""
         rows: IntArray = self.row_of_place[targets.positions()]
         return rows
+
+
+def _matrix(lists: pl.Series, dtype: type[np.generic]) -> NDArray[Any]:
+    """Lists of one length as rows; nothing becomes NaN."""
+    return lists.explode().to_numpy().astype(dtype).reshape(len(lists), -1)
 
 
 def fixed_weights(items_nK: Tensor, distance_nK: Tensor, config: RankingDistillationConfig) -> Tensor:
@@ -121,7 +129,8 @@ def fixed_weights(items_nK: Tensor, distance_nK: Tensor, config: RankingDistilla
     if config.scaling == "min-max":
         low, high = distance_nK[real_nK].min(), distance_nK[real_nK].max()
         distance_nK = (distance_nK - low) / (high - low).clamp(min=1e-12)
-    confidence_nK = (torch.exp(-distance_nK) + 1e-8) * real_nK
+    # A teacher's scores may be large and their distances far below 0, where exp has no number left.
+    confidence_nK = (torch.exp(-distance_nK.clamp(min=-LARGEST_EXPONENT)) + 1e-8) * real_nK
     if config.distance == "listed":
         confidence_nK = confidence_nK / confidence_nK.sum(1, keepdim=True).clamp(min=1e-30)
     return config.position * position_nK + config.confidence * confidence_nK
@@ -271,9 +280,8 @@ class Offset(nn.Module):
 
     def __init__(self, vectors_IZ: Tensor, dim: int, weight: float, seed: int) -> None:
         super().__init__()
-        spread_Z, mean_Z = torch.std_mean(vectors_IZ.double(), 0, correction=0)
-        scaled_IZ = (vectors_IZ.double() - mean_Z) / torch.where(spread_Z > 0, spread_Z, torch.ones_like(spread_Z))
-        self.register_buffer("z_IZ", scaled_IZ.float())
+        # Made again from the teacher when a training goes on, so checkpoints need not hold it.
+        self.register_buffer("z_IZ", standardised(vectors_IZ), persistent=False)
         self.weight = weight
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

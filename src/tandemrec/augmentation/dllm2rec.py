@@ -45,7 +45,8 @@ class DLLM2RecConfig(Config):
     """The model that is trained, with its own loss, training and choice of the epoch on validation."""
 
     teacher: str
-    """The trained system whose lists are distilled: BIGRec in the paper, here any that recommends."""
+    """The trained system whose lists are distilled: BIGRec in the paper, here any of the recipe that recommends. One
+    that an earlier run trained with the same settings on the same data is found in the store, with its lists."""
 
     vectors: str | None = None
     """The system whose item vectors join the student's; null: the teacher. BIGRec's are those of its titles."""
@@ -67,8 +68,9 @@ class DLLM2RecConfig(Config):
 
     def partners(self) -> tuple[str, ...]:
         """Whom it learns from."""
-        vectors = () if self.vectors is None or not self.embedding_weight else (self.vectors,)
-        return tuple(dict.fromkeys((self.teacher, *vectors)))
+        lists = (self.teacher,) if self.ranking.weight else ()
+        vectors = (self.vectors or self.teacher,) if self.embedding_weight else ()
+        return tuple(dict.fromkeys((*lists, *vectors)))
 
 
 class DLLM2Rec(Scorer):

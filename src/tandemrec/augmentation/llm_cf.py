@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -14,12 +13,12 @@ from torch import Tensor
 from tandemrec.augmentation.in_context import InContext
 from tandemrec.augmentation.memory import Memory
 from tandemrec.augmentation.thoughts import ThoughtsConfig
+from tandemrec.conventional.sequential.backbone import AroundBackbone, BackboneConfig, backbone_module
 from tandemrec.conventional.sequential.batches import SequenceBatch
-from tandemrec.conventional.sequential.gru4rec import GRU4Rec, GRU4RecConfig
 from tandemrec.conventional.sequential.model import SequenceModel
 from tandemrec.conventional.sequential.module import SequenceConfig, SequenceModule, last_states
 from tandemrec.conventional.sequential.next_item import NextItem
-from tandemrec.conventional.sequential.sasrec import SASRec, SASRecConfig
+from tandemrec.conventional.sequential.sasrec import SASRecConfig
 from tandemrec.data.examples import Examples, IntArray, Ragged
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
@@ -51,7 +50,7 @@ class LLMCFConfig(LanguageModelUser):
     thoughts: ThoughtsConfig = ThoughtsConfig()
     """What is asked."""
 
-    backbone: Annotated[SASRecConfig | GRU4RecConfig, Field(discriminator="model")] = AUTHORS_BACKBONE
+    backbone: BackboneConfig = AUTHORS_BACKBONE
     """The sequence model that is augmented, with its loss and training."""
 
     examples: int = Field(4, ge=2, le=32, multiple_of=2)
@@ -75,12 +74,13 @@ class LLMCFConfig(LanguageModelUser):
     which costs less. Answers always see examples."""
 
     def load_language_model(self, built: Path | None) -> LanguageModel:
-        """The language model, from its folder where it was built."""
-        if isinstance(self.lm, PretrainedConfig):
-            return LanguageModel.load(self.lm.path, dtype=self.lm.dtype)
-        if built is None:
-            raise InputError("a nano model needs the folder of the built model, see build_nano")
-        return LanguageModel.load(str(built))
+        """The language model, from its folder where it was built.
+
+        Raises:
+            InputError: if it must be built first.
+        """
+        dtype = self.lm.dtype if isinstance(self.lm, PretrainedConfig) else "auto"
+        return LanguageModel.load(self.origin(built), dtype=dtype)
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
@@ -89,25 +89,12 @@ class LLMCFConfig(LanguageModelUser):
         return self
 
 
-class LLMCFModule(SequenceModule):
+class LLMCFModule(AroundBackbone):
     """A backbone, the in-context module and the memory it is shown."""
 
     def __init__(self, backbone: SequenceModule, context: InContext, memory: Memory, tokens: int) -> None:
-        super().__init__()
-        self.backbone, self.context, self.memory, self.tokens = backbone, context, memory, tokens
-
-    def forward(self, *inputs: Any) -> Tensor:
-        """What the backbone makes of its inputs."""
-        out: Tensor = self.backbone(*inputs)
-        return out
-
-    def states(self, rows: Ragged, run: Callable[..., Tensor] | None = None) -> Tensor:
-        """States (N, D) of the backbone."""
-        return self.backbone.states(rows, run or self)
-
-    def item_table(self) -> Tensor:
-        """The backbone's vectors (I, D)."""
-        return self.backbone.item_table()
+        super().__init__(backbone)
+        self.context, self.memory, self.tokens = context, memory, tokens
 
     def features(
         self, state_BD: Tensor, histories: Ragged, user_B: IntArray, seen_B: IntArray, each: int
@@ -189,11 +176,11 @@ class LLMCF(SequenceModel[LLMCFConfig, LLMCFModule]):
         """An untrained network around the memory."""
         settings, config = self.config.backbone, self.config
         assert self.memory is not None
-        maker = SASRec(settings, self.device) if isinstance(settings, SASRecConfig) else GRU4Rec(settings, self.device)
         z = self.memory.title_IZ.shape[1]
         rebuilds = config.reconstruction > 0
         context = InContext(settings.dim, z, config.layers, config.heads, rebuilds=rebuilds, seed=seed + 1)
-        return LLMCFModule(maker.make_module(n_items, seed), context, self.memory, settings.micro_batch_tokens)
+        backbone = backbone_module(settings, n_items, seed, self.device)
+        return LLMCFModule(backbone, context, self.memory, settings.micro_batch_tokens)
 
     def module_like(self, tensors: dict[str, Tensor]) -> LLMCFModule:
         """A network that stored tensors fit into."""

@@ -41,10 +41,10 @@ class ThoughtsConfig(Config):
     history: int = Field(10, ge=1)
     """Most titles of a question; fewer where they do not fit into the model's context."""
 
-    noun: str = "item"
+    noun: str = Field("item", min_length=1)
     """What an item is called: film, toy."""
 
-    verb: str = "chosen"
+    verb: str = Field("chosen", min_length=1)
     """What the user has done with items: watched, bought."""
 
     samples: int = Field(3, ge=1, le=16)

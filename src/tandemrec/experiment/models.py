@@ -107,11 +107,6 @@ OVERLAYS: dict[type[Config], tuple[Callable[..., System], Callable[..., System],
 }
 """The same for systems over trained systems: those that `partners` names are further arguments."""
 
-IDENTIFIED: dict[type[Config], tuple[Maker, Callable[[Path], Recommender], str]] = {
-    TIGERConfig: (TIGER, TIGER.load, "llm")
-}
-"""The same for systems that name items by semantic ids: their folder is a further argument."""
-
 RATING_SYSTEMS: tuple[type[Config], ...] = (*RATING, AugmentedRatingsConfig, RaterConfig, RatingAggregateConfig)
 """Configs of rating predictors."""
 
@@ -168,13 +163,15 @@ def make_recommender(config: Config, materials: Materials) -> System:
         return OVERLAYS[type(config)][0](config, *map(materials.partners, config.partners()))
     if type(config) in ENHANCED:
         return _enhanced(config, materials)
+    if isinstance(config, TIGERConfig):
+        return TIGER(config, materials.semantic_ids)
     if isinstance(config, InstructedConfig):
         systems: Any = map(materials.partners, config.partners())
         given = {"language_model": materials.language_model, "instructions": materials.instructions}
         return INSTRUCTED[type(config)](config, *systems, **given)  # type: ignore[arg-type]
     if not isinstance(config, WriterConfig):
-        plain: Callable[..., System] = (CONVENTIONAL | RATING | IDENTIFIED)[type(config)][0]
-        return plain(config, materials.semantic_ids) if type(config) in IDENTIFIED else plain(config)
+        plain: Callable[..., System] = (CONVENTIONAL | RATING)[type(config)][0]
+        return plain(config)
     given = {"teacher": materials.folders.get(config.teacher or ""), "distilled": materials.distilled}
     if isinstance(config, LLaRAConfig):
         given["item_vectors"] = getattr(materials.partners(config.vectors), "item_vectors", None)
@@ -204,7 +201,9 @@ def load_recommender(config: Config, directory: Path, partners: Callable[[str], 
         return INSTRUCTED[type(config)].load(directory, *systems)
     if isinstance(config, WriterConfig):
         return WRITERS[type(config)].load(directory)
-    return (CONVENTIONAL | RATING | IDENTIFIED)[type(config)][1](directory)
+    if isinstance(config, TIGERConfig):
+        return TIGER.load(directory)
+    return (CONVENTIONAL | RATING)[type(config)][1](directory)
 
 
 def predicts_ratings(config: Config) -> bool:
@@ -215,9 +214,9 @@ def predicts_ratings(config: Config) -> bool:
 def code_rooms(config: Config) -> tuple[str, ...]:
     """The code that a model's training runs."""
     shared = ("training", "recommender.py")
-    if type(config) in OVERLAYS | IDENTIFIED:
-        return ((OVERLAYS | IDENTIFIED)[type(config)][2], *shared)
-    if isinstance(config, WriterConfig | InstructedConfig):
+    if type(config) in OVERLAYS:
+        return (OVERLAYS[type(config)][2], *shared)
+    if isinstance(config, WriterConfig | InstructedConfig | TIGERConfig):
         return ("llm", *shared)
     if isinstance(config, AugmentedConfig | AugmentedRatingsConfig):
         return ("augmentation", *code_rooms(config.backbone))

@@ -294,7 +294,7 @@ def _card(stages: Stages, found: Walk) -> dict[str, Any]:
         artifacts |= {fitted.name: fitted, evaluated.name: evaluated}
     artifacts |= {f"choice:{student}": choice.artifact for student, choice in chosen.items()}
     prepared = stages.prepared
-    for kind in ("distil", "instructions", "augmentation", "lists"):
+    for kind in ("distil", "instructions", "augmentation", "lists", "semantic_ids", "thoughts"):
         artifacts |= {f"{kind}:{name}": artifact for name, artifact in prepared[kind].items()}
     device = here()
     costs = [stage_cost(artifact, device) for artifact in stages.made]
@@ -316,6 +316,7 @@ def _card(stages: Stages, found: Walk) -> dict[str, Any]:
             student: roles | (prepared["lists"][student].manifest["summary"] if student in prepared["lists"] else {})
             for student, roles in stages.recipe.students().items()
         },
+        "thoughts": {name: written.manifest["summary"] for name, written in prepared["thoughts"].items()},
         "augmented": {name: _added(artifact, found.split) for name, artifact in prepared["augmentation"].items()},
         "chosen": {
             student: {

@@ -25,11 +25,11 @@ from tandemrec.evaluation.evaluate import Evaluation, EvaluationConfig, evaluate
 from tandemrec.evaluation.ratings import RatingEvaluation, RatingEvaluationConfig, evaluate_ratings
 from tandemrec.experiment.code_version import code_version
 from tandemrec.experiment.foresight import Foresights
-from tandemrec.experiment.identified import semantic_ids
 from tandemrec.experiment.models import Materials, System, code_rooms, load_recommender, make_recommender
 from tandemrec.experiment.mutual import INSTRUCTIONS, Mutual
 from tandemrec.experiment.recipe import Recipe
 from tandemrec.experiment.seeds import derive_seed
+from tandemrec.experiment.semantic_ids import semantic_ids
 from tandemrec.experiment.store import Artifact, Store, hash_files, plain
 from tandemrec.experiment.taught import LISTS_OF_TEACHER, Taught
 from tandemrec.llm.distil import distil, distil_summary

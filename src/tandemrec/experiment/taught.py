@@ -20,6 +20,9 @@ from tandemrec.recommender import Config
 if TYPE_CHECKING:
     from tandemrec.experiment.stages import Stages
 
+THOUGHT = ("augmentation/thoughts.py", "augmentation/thought_scores.py", "conventional/negatives.py")
+"""The code that thoughts come from, beside the language model's."""
+
 LISTS_OF_TEACHER = "teacher_lists.parquet"
 """What a teacher recommends at positions of the training histories."""
 
@@ -78,6 +81,6 @@ class Taught:
             "chat": None if config.chat is None else plain(config.chat),
             "config": plain(config.thoughts),
             "seed": seed,
-            "code": code_version("augmentation/thoughts.py", "augmentation/thought_scores.py", "llm"),
+            "code": code_version(*THOUGHT, "llm"),
         }
         return self.stages.get("thoughts", depends, make, self.stages.foresights.thoughts(name, self.split))

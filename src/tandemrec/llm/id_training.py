@@ -33,8 +33,8 @@ class IdTrainingConfig(Config):
     """Targets of an optimiser step, about: with `reading: causal` several of a history go together."""
 
     micro_batch_tokens: int = Field(8192, ge=16)
-    """Tokens of histories and ids, padding included, that are run through the network at once; leaves the result
-    alone."""
+    """Tokens of histories and ids, about, that are run through the network at once, padding not counted; leaves the
+    result alone."""
 
     select_on: Literal["ndcg@10", "loss"] = "ndcg@10"
     """What chooses the epoch on the validation part: the lists that decoding gives, or the targets' likelihood."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ class RQVAEConfig(Config):
     codes: int = Field(256, ge=2, le=65536)
     """Entries of a codebook."""
 
-    hidden: tuple[int, ...] = (256, 128)
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = (256, 128)
     """Widths of the encoder's hidden layers; the decoder has them the other way round."""
 
     latent: int = Field(32, ge=1)

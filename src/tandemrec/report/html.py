@@ -23,6 +23,8 @@ from tandemrec.report.comparison import (
 from tandemrec.report.cost import COST_NOTE, Cost, cost_rows, duration, fronts, run_costs
 from tandemrec.report.leaderboard import is_rating
 from tandemrec.report.plan import foretold
+from tandemrec.report.prepared import HEADING as PREPARED
+from tandemrec.report.prepared import prepared_grids
 from tandemrec.report.reranking import HEADING, reranking_grids, weights_plot
 from tandemrec.report.segments import segment_grids, span
 from tandemrec.report.students import STUDENTS_NOTE, student_rows
@@ -49,6 +51,8 @@ def run_page(results: Mapping[str, Any], card: Mapping[str, Any], price: float |
         "title": results["name"],
         "question": results["description"],
         "tails": list(_tails(results)),
+        "prepared_title": PREPARED,
+        "prepared": list(prepared_grids(card)),
         "reranking_title": HEADING,
         "reranking": list(reranking_grids(results, card)),
         "weights": weights_plot(card),

@@ -10,6 +10,7 @@ from tandemrec.report.comparison import answer
 from tandemrec.report.cost import cost_markdown, run_costs
 from tandemrec.report.leaderboard import cell, is_rating, markdown_table, table_of
 from tandemrec.report.plan import foretold
+from tandemrec.report.prepared import prepared_markdown
 from tandemrec.report.reranking import reranking_markdown
 from tandemrec.report.segments import segments_markdown
 from tandemrec.report.students import students_markdown
@@ -27,6 +28,7 @@ def markdown_page(results: Mapping[str, Any], card: Mapping[str, Any]) -> str:
         f"{'ratings' if is_rating(results) else 'users'}. {results['evaluation']['protocol']}",
         segments_markdown(results),
         reranking_markdown(results, card),
+        prepared_markdown(card),
         beyond_markdown(results),
         cost_markdown(results, costs),
         students_markdown(results, card, costs),

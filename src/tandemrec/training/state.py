@@ -74,9 +74,9 @@ class TrainingState:
         self.save()
 
     def weights(self) -> dict[str, Tensor]:
-        """Trainable parameters and buffers."""
+        """Trainable parameters and buffers; of those that are not part of a saved model there is no need."""
         tensors = {name: whole(parameter) for name, parameter in zip(self.names, self.parameters, strict=True)}
-        return tensors | {f"buffer:{name}": buffer.detach().clone() for name, buffer in self.trainee.named_buffers()}
+        return tensors | {f"buffer:{name}": buffer.detach().clone() for name, buffer in saved_buffers(self.trainee)}
 
     def gather(self) -> None:
         """Bring the weights of a sharded copy into the whole module."""
@@ -194,7 +194,7 @@ class TrainingState:
         parameters = dict(module.named_parameters())
         for name in self.names:
             assign(parameters[name], tensors[name])
-        for name, buffer in module.named_buffers():
+        for name, buffer in saved_buffers(module):
             buffer.copy_(tensors[f"buffer:{name}"])
 
     def _write(self, name: str, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
@@ -213,3 +213,9 @@ class TrainingState:
         with safe_open(self.workspace / f"{name}.safetensors", "pt") as file:
             numbers = json.loads(file.metadata()["state"])
             return {key: file.get_tensor(key) for key in file.keys()}, numbers  # noqa: SIM118
+
+
+def saved_buffers(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """Names and buffers that are part of a saved module."""
+    saved = module.state_dict().keys()
+    return [(name, buffer) for name, buffer in module.named_buffers() if name in saved]

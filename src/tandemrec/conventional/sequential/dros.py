@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from tandemrec.conventional.sequential.backbone import AroundBackbone, BackboneConfig, backbone_module
 from tandemrec.conventional.sequential.batches import SequenceBatch
-from tandemrec.conventional.sequential.gru4rec import GRU4Rec, GRU4RecConfig
 from tandemrec.conventional.sequential.losses import RowLoss, catalogue_loss, with_bias
 from tandemrec.conventional.sequential.model import SequenceModel
 from tandemrec.conventional.sequential.module import SequenceConfig, SequenceModule
 from tandemrec.conventional.sequential.next_item import NextItem
-from tandemrec.conventional.sequential.sasrec import SASRec, SASRecConfig
+from tandemrec.conventional.sequential.sasrec import SASRecConfig
 from tandemrec.data.examples import Ragged
 from tandemrec.data.split import Split
 from tandemrec.recommender import Config
@@ -39,7 +38,7 @@ class DROSConfig(Config):
     model: Literal["dros"] = "dros"
     """Which model this is."""
 
-    backbone: Annotated[SASRecConfig | GRU4RecConfig, Field(discriminator="model")] = AUTHORS_BACKBONE
+    backbone: BackboneConfig = AUTHORS_BACKBONE
     """The network, its own loss and its training. The default learns from histories of ten items with one negative; a
     backbone that is given has the defaults of its model instead."""
 
@@ -56,25 +55,16 @@ class DROSConfig(Config):
     """`linear`: item scores come from a layer of their own, as in the authors' code; `tied`: from the item table."""
 
 
-class DROSModule(SequenceModule):
+class DROSModule(AroundBackbone):
     """A backbone and, unless it is tied, a linear layer that scores the items."""
 
     def __init__(self, backbone: SequenceModule, head: nn.Linear | None) -> None:
-        super().__init__()
-        self.backbone, self.head = backbone, head
-
-    def forward(self, *inputs: Any) -> Tensor:
-        """What the backbone makes of its inputs."""
-        out: Tensor = self.backbone(*inputs)
-        return out
-
-    def states(self, rows: Ragged, run: Callable[..., Tensor] | None = None) -> Tensor:
-        """States (N, D) of the backbone."""
-        return self.backbone.states(rows, run or self)
+        super().__init__(backbone)
+        self.head = head
 
     def item_table(self) -> Tensor:
         """The head's weights, or the backbone's table (I, D)."""
-        return self.backbone.item_table() if self.head is None else self.head.weight
+        return super().item_table() if self.head is None else self.head.weight
 
     def item_bias(self) -> Tensor | None:
         """The head's bias (I,)."""
@@ -98,13 +88,12 @@ class DROS(SequenceModel[DROSConfig, DROSModule]):
     def make_module(self, n_items: int, seed: int) -> DROSModule:
         """An untrained backbone and head."""
         settings = self.config.backbone
-        maker = SASRec(settings, self.device) if isinstance(settings, SASRecConfig) else GRU4Rec(settings, self.device)
         head = None
         if self.config.head == "linear":
             head = nn.Linear(settings.dim, n_items)
             nn.init.normal_(head.weight, std=settings.init_std, generator=torch.Generator().manual_seed(seed + 1))
             nn.init.zeros_(head.bias)
-        return DROSModule(maker.make_module(n_items, seed), head)
+        return DROSModule(backbone_module(settings, n_items, seed, self.device), head)
 
     def module_like(self, tensors: dict[str, Tensor]) -> DROSModule:
         """A network that stored tensors fit into."""

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils import parametrize
 
 from tandemrec.conventional.negatives import NegativeSampler
 from tandemrec.conventional.sequential.batches import (
@@ -85,9 +86,10 @@ class NextItem(Task[SequenceBatch]):
 
     def loss(self, batch: SequenceBatch) -> Tensor:
         """Sum over targets."""
-        hidden_ND = self.module.states(batch.inputs, self.run)
-        loss = self.item_loss(hidden_ND, batch)
-        return loss if self.also is None else loss + self.also(hidden_ND, batch)
+        with parametrize.cached():  # an item table that is computed is computed once
+            hidden_ND = self.module.states(batch.inputs, self.run)
+            loss = self.item_loss(hidden_ND, batch)
+            return loss if self.also is None else loss + self.also(hidden_ND, batch)
 
     def states_by_length(self, rows: Ragged) -> Tensor:
         """States (N, D) of all items, row after row, run by groups of nearly equal length: little is padding."""

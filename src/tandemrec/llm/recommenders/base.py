@@ -44,6 +44,21 @@ class LanguageModelUser(Config):
             if not path.is_file():
                 raise InputError(f"key 'lm.text_files': there is no text file {path}")
 
+    def origin(self, built: Path | str | None) -> str:
+        """The folder or hub id that the language model is read from.
+
+        Args:
+            built: folder of the one that was built; None: there is none.
+
+        Raises:
+            InputError: if it must be built first.
+        """
+        if built is not None:
+            return str(built)
+        if isinstance(self.lm, PretrainedConfig):
+            return self.lm.path
+        raise InputError("a nano model needs the folder of the built model, see build_nano")
+
     @property
     def builds_language_model(self) -> bool:
         """Whether the language model must be built first."""

@@ -203,7 +203,7 @@ class Instructed:
         if self.config.remote:
             return FitReport()
         if self._lm is None:
-            self._lm = self._load(self._origin())
+            self._lm = self._load(self.config.origin(self.folder))
         if not self.config.needs_instructions():
             self.budget = self.budget or self.language_model.context // CUT_ANSWER
             return FitReport(notes={"language_model": self.language_model.origin, "tuned": self.config.tuned})
@@ -312,13 +312,6 @@ class Instructed:
 
     def _answers(self, frame: pl.DataFrame) -> list[list[int]]:
         return answer_tokens(self.language_model, frame["answer"].to_list(), self.config.prompt)
-
-    def _origin(self) -> str:
-        if self.folder is not None:
-            return str(self.folder)
-        if isinstance(self.config.lm, PretrainedConfig):
-            return self.config.lm.path
-        raise InputError("a nano model needs the folder of the built model, see build_nano")
 
     def _load(self, origin: str, adapter: Path | None = None) -> LanguageModel:
         lm, finetune = self.config.lm, self.config.finetune

@@ -48,7 +48,8 @@ class TIGERConfig(Config):
     """Latest items of a history that are read."""
 
     user_tokens: int = Field(2000, ge=0)
-    """Tokens that stand for users, each for many, by their number modulo this; 0: none."""
+    """Tokens that stand for users, each for many, by their number modulo this; 0: none. With any, whoever is not known,
+    or whose token no training user shares, is answered with a token that was not learned."""
 
     learning: IdTrainingConfig = IdTrainingConfig()
     """How it is trained."""
@@ -118,8 +119,8 @@ class TIGER(Recommender):
             torch.manual_seed(seed)
             self._adopt(ids, about)
         module = self.module
-        task = IdTask(module, self.tokens, rows, learning, seed, lambda: self._judge(task, valid))
         valid = _drawn(split.valid, learning.judged, seed)
+        task = IdTask(module, self.tokens, rows, learning, seed, lambda: self._judge(task, valid))
         report = train(task, learning.training, seed=seed, workspace=workspace, label="TIGER")
         module.eval()
         report.notes |= {

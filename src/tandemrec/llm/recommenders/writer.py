@@ -288,7 +288,7 @@ class TitleWriter(TextRecommender):
                 if mine != its:
                     raise InputError(f"key '{key}': found {mine}, but training goes on with a teacher that has {its}")
             return go_on(teacher.language_model, config.finetune)
-        return prepare(self._load(self._base_origin()), config.finetune, seed)
+        return prepare(self._load(config.origin(self.base)), config.finetune, seed)
 
     def _lesson(self, split: Split, seed: int, workspace: Path | None) -> tuple[Objective, Prompted, Curriculum | None]:
         """The objective, the completions it needs, and what moves its weight between epochs."""
@@ -394,13 +394,6 @@ class TitleWriter(TextRecommender):
     def _adopt(self, lm: LanguageModel) -> None:
         self._lm, self._labels = lm, answer_tokens(lm, self.titles, self.config.prompt)
         self._trie = None
-
-    def _base_origin(self) -> str:
-        if self.base is not None:
-            return self.base
-        if isinstance(self.config.lm, PretrainedConfig):
-            return self.config.lm.path
-        raise InputError("a nano model needs the folder of the built model, see build_nano")
 
     def _ground(self, vectors_ID: Tensor) -> None:
         self.item_vectors = vectors_ID

@@ -37,6 +37,12 @@ def test_systems_share_ids_and_learn_from_choices(tmp_path: Path) -> None:
     assert told == summaries["Chosen"]["notes"]["semantic_ids"]
     assert [set(level) for level in told["levels"]] == [{"used", "perplexity"}] * 2
     assert {"collision_rate", "reconstruction_error", "neighbours"} <= set(told)
+    for page in ("report.md", "report.html"):
+        text = (tmp_path / "out" / page).read_text(encoding="utf-8")
+        assert "Semantic ids" in text
+        assert f"{told['collision_rate']:.1%}" in text
+        assert text.count(told["neighbours"][0]["title"]) >= 1
+        assert text.count("Nearest items by shared prefix") == 1
     assert any(stage.startswith("semantic-ids") for stage in done.card["systems"]["Chosen"]["training"])
     _, frame = Run.open(tmp_path / "out").recommend(done.dataset().users["user_id"][0], 5, "Chosen")
     assert frame["item_id"].n_unique() == 5

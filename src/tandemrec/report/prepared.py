@@ -1,0 +1,80 @@
+"""What was made before a training and says much about it: semantic ids of items, and a language model's thoughts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tandemrec.report.leaderboard import table_of
+from tandemrec.report.reranking import Grid
+
+HEADING = "What they were given"
+
+
+def prepared_grids(card: Mapping[str, Any]) -> Iterator[Grid]:
+    """The tables of a run; none where no system names items by ids or reads thoughts.
+
+    Args:
+        card: its `run_card.json`.
+    """
+    named = {name: report["notes"].get("semantic_ids") for name, report in card["models"].items()}
+    ids = {name: about for name, about in named.items() if about}
+    if ids:
+        yield _ids(ids)
+        alike = {str(about["neighbours"]): about for about in ids.values()}
+        yield from (_neighbours(about) for about in alike.values())
+    if card.get("thoughts"):
+        yield _thoughts(card["thoughts"])
+
+
+def prepared_markdown(card: Mapping[str, Any]) -> str:
+    """The same as Markdown; empty without tables."""
+    parts = [f"### {grid.title}\n\n{table_of(grid.header, grid.rows)}\n\n{grid.note}" for grid in prepared_grids(card)]
+    return "\n\n".join([f"## {HEADING}", *parts]) if parts else ""
+
+
+def _ids(ids: Mapping[str, Mapping[str, Any]]) -> Grid:
+    rows = []
+    for name, about in ids.items():
+        levels = about["levels"]
+        used = ", ".join(f"{level['used']:.0%}" for level in levels)
+        perplexity = ", ".join(f"{level['perplexity']:.0f}" for level in levels)
+        digits = " × ".join(f"{size:,}" for size in about["digits"])
+        shares = [f"{about['collision_rate']:.1%}", f"{about['largest_collision']:,}"]
+        rows.append([name, digits, used, perplexity, *shares, f"{about['reconstruction_error']:.3f}"])
+    header = ["system", "digits", "codes in use", "perplexity", "colliding", "most alike", "error"]
+    note = (
+        "Codes in use and their perplexity (as many equally frequent codes) of every level; share of items whose codes "
+        "another item has too, told apart by a further digit, and the most that share one; squared error of the "
+        "vectors that the codes stand for, as a share of the vectors' own."
+    )
+    return Grid("Semantic ids", header, rows, note)
+
+
+def _neighbours(about: Mapping[str, Any]) -> Grid:
+    rows = [
+        [
+            item["title"],
+            " ".join(map(str, item["id"])),
+            "; ".join(f"{other['title']} ({other['shared']})" for other in item["nearest"]),
+        ]
+        for item in about["neighbours"]
+    ]
+    note = "Evenly spaced items, and others by how many digits their ids begin alike."
+    return Grid("Nearest items by shared prefix", ["item", "id", "nearest (digits shared)"], rows, note)
+
+
+def _thoughts(thoughts: Mapping[str, Mapping[str, Any]]) -> Grid:
+    parts = [key for key, value in next(iter(thoughts.values())).items() if isinstance(value, float)]
+    rows = [
+        [
+            name,
+            f"{found['thoughts']:,}",
+            f"{found['chosen']:,}",
+            *(f"{found[part]:.3f}" for part in parts),
+            *found["best"],
+        ]
+        for name, found in thoughts.items()
+    ]
+    note = "Kept thoughts, how many of them are about an item that was chosen, and their mean scores."
+    return Grid("Thoughts", ["system", "thoughts", "chosen", *parts, "the best one"], rows, note)
