@@ -108,7 +108,9 @@ def _beside(row: dict[str, Any], content: dict[str, Any]) -> str:
     if row["system"] == content["reference"]:
         return ""
     theirs = next(one for one in content["rows"] if one["system"] == content["reference"])["metrics"]["rmse"]["mean"]
-    side, p_value = "better" if row["metrics"]["rmse"]["mean"] < theirs else "worse", max(row["p_value"])
+    p_value = max(row["p_value"])
+    side = "better" if row["metrics"]["rmse"]["mean"] < theirs else "worse"
+    side = side if p_value < 0.05 else "not told apart"
     return f"{side}, p = {p_value:.3f}" if p_value >= 0.001 else f"{side}, p < 0.001"
 
 

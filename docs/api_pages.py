@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -54,6 +54,19 @@ class Module:
         return [node for node in self.tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
 
     @cached_property
+    def aliases(self) -> dict[str, str]:
+        """Name → the choices or the union that it stands for, of those assigned here."""
+        found = {}
+        for node in self.tree.body:
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                value = node.value
+                if isinstance(value, ast.Subscript) and ast.unparse(value.value) == "Annotated":
+                    value = _arguments(value)[0]
+                if isinstance(value, ast.BinOp | ast.Subscript):
+                    found[node.targets[0].id] = ast.unparse(value)
+        return found
+
+    @cached_property
     def functions(self) -> list[ast.FunctionDef]:
         """Public functions."""
         return [node for node in self.tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
@@ -77,19 +90,21 @@ class Package:
             found.setdefault(parts[0], []).append(Module(path, name))
         return cls(found)
 
-    @cached_property
-    def aliases(self) -> dict[str, str]:
-        """Name → the choices or the union that it stands for."""
+    def aliases(self, node: ast.ClassDef) -> dict[str, str]:
+        """Name → the choices or the union that it stands for where a class is written, own names and imported ones."""
+        home = next(module for module in self.every if node in module.tree.body)
         found = {}
-        for module in (module for several in self.modules.values() for module in several):
-            for node in module.tree.body:
-                if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-                    value = node.value
-                    if isinstance(value, ast.Subscript) and ast.unparse(value.value) == "Annotated":
-                        value = _arguments(value)[0]
-                    if isinstance(value, ast.BinOp | ast.Subscript):
-                        found[node.targets[0].id] = ast.unparse(value)
-        return found
+        for imported in home.tree.body:
+            if isinstance(imported, ast.ImportFrom):
+                source = next((module for module in self.every if f"tandemrec.{module.name}" == imported.module), None)
+                names = {name.name for name in imported.names}
+                found |= {name: text for name, text in (source.aliases if source else {}).items() if name in names}
+        return found | home.aliases
+
+    @cached_property
+    def every(self) -> list[Module]:
+        """The modules of all rooms."""
+        return [module for several in self.modules.values() for module in several]
 
     @cached_property
     def definitions(self) -> dict[str, tuple[str, ast.ClassDef]]:
@@ -131,7 +146,7 @@ class Package:
         yield _doc(node)
         if node.name in self.configs:
             fields, elsewhere = self._settings(node)
-            rows = [self._field(field, text) for field, text in fields]
+            rows = [self._field(field, text, self.aliases(owner)) for owner, field, text in fields]
             if rows:
                 yield table_of(["setting", "type", "default", "bounds", "meaning"], rows)
             if elsewhere:
@@ -141,9 +156,12 @@ class Package:
         if methods:
             yield "\n".join(methods)
 
-    def _settings(self, node: ast.ClassDef) -> tuple[list[tuple[ast.AnnAssign, str]], list[str]]:
-        """Settings of a class and of its private bases, which have no section, and the bases that have one."""
-        fields, elsewhere = list(_fields(node)), []
+    def _settings(self, node: ast.ClassDef) -> tuple[list[tuple[ast.ClassDef, ast.AnnAssign, str]], list[str]]:
+        """Settings of a class and of its private bases, which have no section, each with the class that has it; and the
+        bases that have a section.
+        """
+        fields = [(node, field, text) for field, text in _fields(node)]
+        elsewhere: list[str] = []
         for base in _bases(node):
             if base not in self.configs or base == "Config":
                 continue
@@ -151,25 +169,26 @@ class Package:
                 elsewhere.append(base)
                 continue
             more, others = self._settings(self.definitions[base][1])
-            known = {ast.unparse(field.target) for field, _ in fields}
-            fields += [(field, text) for field, text in more if ast.unparse(field.target) not in known]
+            known = {ast.unparse(field.target) for _, field, _ in fields}
+            fields += [one for one in more if ast.unparse(one[1].target) not in known]
             elsewhere += [other for other in others if other not in elsewhere]
         return fields, elsewhere
 
-    def _field(self, field: ast.AnnAssign, text: str) -> list[str]:
+    def _field(self, field: ast.AnnAssign, text: str, aliases: Mapping[str, str]) -> list[str]:
         default, bounds = _default(field.value)
         assert isinstance(field.target, ast.Name)
-        return [f"`{field.target.id}`", f"`{self._type(field.annotation)}`", default, bounds, text]
+        return [f"`{field.target.id}`", f"`{_type(field.annotation, aliases)}`", default, bounds, text]
 
-    def _type(self, annotation: ast.expr) -> str:
-        """A type as it is written, with the choices in place of names that stand for some."""
-        if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Annotated":
-            annotation = _arguments(annotation)[0]
-        text = ast.unparse(annotation)
-        known = {name: value for name, value in self.aliases.items() if value.startswith("Literal")}
-        for name, value in known.items():
+
+def _type(annotation: ast.expr, aliases: Mapping[str, str]) -> str:
+    """A type as it is written, with the choices in place of names that stand for some."""
+    if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Annotated":
+        annotation = _arguments(annotation)[0]
+    text = ast.unparse(annotation)
+    for name, value in aliases.items():
+        if value.startswith("Literal"):
             text = re.sub(rf"\b{name}\b", lambda _, value=value: value, text)
-        return self.aliases.get(text, text)
+    return aliases.get(text, text)
 
 
 def _bases(node: ast.ClassDef) -> list[str]:

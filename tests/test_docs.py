@@ -38,8 +38,11 @@ def test_every_setting_is_on_its_rooms_page() -> None:
                     continue
                 line = next((line for line in section.splitlines() if line.startswith(f"| `{name}` |")), "")
                 assert line, f"{room}: {config.__name__}.{name}"
-                *_, bounds, text = [cell.strip() for cell in line.replace("\\|", "/").strip("| ").split(" | ")]
+                cells = [cell.strip().strip("`") for cell in line.replace("\\|", "/").strip("| ").split(" | ")]
+                _, written, default, bounds, text = cells
                 assert text.endswith((".", ")", ":")) or len(text) > 20, line
+                if written.startswith("Literal") and default not in ("required", "null", ""):
+                    assert default in written, line
                 for mark in config.model_fields[name].metadata:
                     for kind, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<")):
                         assert getattr(mark, kind, None) is None or sign in bounds, line

@@ -43,7 +43,7 @@ BLOCK_SCORES = 8_000_000
 class Config(BaseModel):
     """Base of every config: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def check(self) -> None:
         """Refuse what is known to fail before any work starts, such as a missing folder; most configs have nothing.

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from tandemrec.data.examples import IntArray
-from tandemrec.llm.rq_vae import REVIVED, RQVAE, RQVAEConfig, _Learning, fit_rq_vae, revive
+from tandemrec.llm.kmeans import nearest, residual_kmeans
+from tandemrec.llm.rq_vae import REVIVED, RQVAE, START_ROUNDS, RQVAEConfig, _Learning, fit_rq_vae, revive
 from tandemrec.training import TrainingConfig
 
 BRIEF = TrainingConfig(epochs=4, learning_rate=3e-3, patience=None, validate_every=2)
@@ -59,6 +60,18 @@ def test_codes_stand_for_the_vectors_they_decode_to(module: RQVAE) -> None:
         chosen = torch.stack([module.books_LKD[level][codes[row, level]] for level in range(3)])
         torch.testing.assert_close(before[1][row], latent[row] - chosen[0])
         torch.testing.assert_close(module.decoded(codes)[row], module.decoder(chosen.sum(0)))
+
+
+def test_books_start_at_residual_kmeans_of_the_encoders_output(module: RQVAE) -> None:
+    latent_ND = module.encoder(X).detach()
+    _Learning(module, X, CONFIG, 7).begin_epoch(0, [], {})
+    wanted_LKD, _ = residual_kmeans(latent_ND, 3, 8, np.random.default_rng([7, 0, 1]), START_ROUNDS)
+    assert torch.equal(module.books_LKD, wanted_LKD)
+    for book_KD in module.books_LKD.detach():
+        code_N, _ = nearest(latent_ND, book_KD)
+        means_KD = torch.stack([latent_ND[code_N == code].mean(0) for code in range(8)])
+        torch.testing.assert_close(book_KD, means_KD, atol=1e-5, rtol=1e-4)
+        latent_ND = latent_ND - book_KD[code_N]
 
 
 def test_dead_codes_are_revived(module: RQVAE) -> None:

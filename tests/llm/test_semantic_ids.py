@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tandemrec.data.dataset import Dataset
 from tandemrec.errors import InputError
-from tandemrec.llm.semantic_ids import SemanticIds, SemanticIdsConfig, build_semantic_ids, diagnostics
+from tandemrec.llm.content import content_vectors
+from tandemrec.llm.rq_vae import RQVAEConfig, fit_rq_vae
+from tandemrec.llm.semantic_ids import SemanticIds, SemanticIdsConfig, build_semantic_ids, diagnostics, standardised
 
 codes = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=25)
 QUANTISERS: list[dict[str, Any]] = [
@@ -86,10 +89,50 @@ def test_ids_come_from_the_catalogue_and_a_seed(quantiser: dict[str, Any], toy: 
     assert example["nearest"] == [{"title": toy.titles[item], "shared": shared} for item, shared in one.nearest(0, 3)]
 
 
+def test_vectors_are_standardised_by_hand() -> None:
+    x_ID = torch.tensor([[1.0, 2.0], [3.0, 8.0]])  # mean (2, 5), mean square around it (1 + 9) / 2
+    wanted_ID = torch.tensor([[-1.0, -3.0], [1.0, 3.0]]) / 5**0.5
+    torch.testing.assert_close(standardised(x_ID), wanted_ID)
+    torch.testing.assert_close(standardised(100 + 7 * x_ID), wanted_ID)
+    assert torch.equal(standardised(torch.full((3, 2), 4.0)), torch.zeros(3, 2))
+
+
+def test_the_error_of_residual_kmeans_is_what_the_stored_codes_leave(toy: Dataset, tmp_path: Path) -> None:
+    config = SemanticIdsConfig.model_validate({"quantiser": QUANTISERS[0] | {"codes": 4}})
+    report = build_semantic_ids(toy, config, tmp_path, seed=1)
+    x_ID = content_vectors(toy, config.content).double().numpy()
+    left_ID = x_ID = x_ID - x_ID.mean(0)
+    for code_I in SemanticIds.load(tmp_path)[0].digits_IL[:, :2].T:
+        left_ID = left_ID - np.stack([left_ID[code_I == code].mean(0) for code in code_I])
+    error = float((left_ID**2).sum() / (x_ID**2).sum())
+    assert error > 0.05
+    assert report.notes["reconstruction_error"] == pytest.approx(error, rel=1e-4)
+
+
+def test_the_error_of_an_rq_vae_is_what_the_stored_codes_leave(toy: Dataset, tmp_path: Path) -> None:
+    config = SemanticIdsConfig.model_validate({"quantiser": QUANTISERS[1]})
+    report = build_semantic_ids(toy, config, tmp_path, seed=1)
+    x_ID = standardised(content_vectors(toy, config.content))
+    assert isinstance(config.quantiser, RQVAEConfig)
+    module, _ = fit_rq_vae(x_ID, config.quantiser, seed=1)
+    digits_IL = SemanticIds.load(tmp_path)[0].digits_IL
+    entries_ID = module.books_LKD[0][digits_IL[:, 0]] + module.books_LKD[1][digits_IL[:, 1]]
+    decoded_ID = module.decoder(entries_ID).detach()
+    error = float(((x_ID - decoded_ID) ** 2).sum() / (x_ID**2).sum())
+    assert report.notes["reconstruction_error"] == pytest.approx(error, rel=1e-4)
+
+
 def test_residual_kmeans_names_a_series_by_its_first_digit(toy: Dataset, tmp_path: Path) -> None:
+    build_semantic_ids(toy, SemanticIdsConfig.model_validate({"quantiser": QUANTISERS[0]}), tmp_path, seed=1)
+    first = SemanticIds.load(tmp_path)[0].digits_IL[:, 0].tolist()
+    series = [title.split()[0] for title in toy.titles]
+    assert len(set(first)) == len(set(series)) == len(set(zip(series, first, strict=True))) == 6
+
+
+def test_as_many_codes_as_items_leave_nothing(toy: Dataset, tmp_path: Path) -> None:
     config = SemanticIdsConfig.model_validate({"quantiser": QUANTISERS[0] | {"codes": 24}})
     report = build_semantic_ids(toy, config, tmp_path, seed=0)
-    assert report.notes["reconstruction_error"] < 1e-6  # as many codes as items
+    assert report.notes["reconstruction_error"] < 1e-6
     assert report.notes["collision_rate"] == 0
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from tandemrec.errors import InputError
 from tandemrec.llm.id_model import IdModel, IdNetworkConfig
 from tandemrec.training import TrainingConfig
 from tandemrec.training.engine import Engine
-from tandemrec.training.optimizer import linear_weights, make_optimizer
+from tandemrec.training.optimizer import MuonAndAdamW, linear_weights, make_optimizer
 
 CONFIG = TrainingConfig(learning_rate=0.01, matrix_learning_rate=0.02, weight_decay=0.1)
 
@@ -33,11 +34,12 @@ class Tied(nn.Module):
         return out
 
 
-def stepped(config: TrainingConfig) -> tuple[Tied, dict[str, Tensor], dict[str, Tensor]]:
-    """The module after one step, its weights before, and their gradients."""
+def stepped(config: TrainingConfig, share: float = 1) -> tuple[Tied, dict[str, Tensor], dict[str, Tensor]]:
+    """The module after one step at a share of the rates, its weights before, and their gradients."""
     module = Tied()
     before = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
     optimizer = make_optimizer(module, config)
+    LambdaLR(optimizer, lambda step: share)
     module(torch.arange(30)).square().sum().backward()
     gradients = {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
     optimizer.step()
@@ -61,6 +63,14 @@ def test_everything_else_moves_as_by_adamw() -> None:
     assert torch.equal(module.frozen.weight, before["frozen.weight"])
 
 
+def test_both_parts_learn_at_the_scheduled_rates() -> None:
+    module, before, _ = stepped(CONFIG, share=0.5)
+    slower = CONFIG.model_copy(update={"learning_rate": 0.005, "matrix_learning_rate": 0.01})
+    for (name, found), wanted in zip(module.named_parameters(), stepped(slower)[0].parameters(), strict=True):
+        assert torch.equal(found, wanted)
+        assert torch.equal(found, before[name]) == name.startswith("frozen")
+
+
 def test_a_tied_head_is_a_table() -> None:
     module = Tied()
     assert [id(weight) for weight in linear_weights(module)] == [id(module.layer.weight)]
@@ -77,6 +87,20 @@ def test_modules_of_tables_or_of_maps_alone_learn_too() -> None:
         module.weight.square().sum().backward()
         optimizer.step()
         assert not torch.equal(module.weight, before)
+
+
+def test_restored_groups_and_state_are_those_of_both_parts() -> None:
+    module = Tied()
+    optimizer = make_optimizer(module, CONFIG)
+    optimizer.load_state_dict(optimizer.state_dict())
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    before = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    assert all(torch.equal(parameter, before[name]) for name, parameter in module.named_parameters())
+    assert isinstance(optimizer, MuonAndAdamW) and all(part.state is optimizer.state for part in optimizer.parts)
 
 
 def test_shared_parameters_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

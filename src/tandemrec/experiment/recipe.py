@@ -97,6 +97,12 @@ class Recipe(Config):
                     raise ValueError(
                         f"the model '{name}' builds on '{partner}', which is no model of the recipe; {hint}"
                     )
+            tuned = config.tuned if isinstance(config, InstructedConfig) else None
+            if tuned is not None and not isinstance(self.models[tuned], InstructedConfig):
+                raise ValueError(
+                    f"the model '{name}' asks the language model tuned for '{tuned}', which is a {self.models[tuned].model}; "
+                    "expected a ranker or rater"
+                )
             teacher = config.teacher if isinstance(config, WriterConfig) else None
             if teacher is not None and self.models[teacher].model != config.model:
                 raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -40,7 +41,17 @@ class MuonAndAdamW(torch.optim.Optimizer):
         muon = torch.optim.Muon(matrices, lr=rate, weight_decay=decay, momentum=MOMENTUM)
         self.parts: list[torch.optim.Optimizer] = [_adamw(others, config), muon] if others else [muon]
         super().__init__([group for part in self.parts for group in part.param_groups], {})
+        self._share()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """State and groups are new objects then, which the parts share again."""
+        super().load_state_dict(state_dict)
+        self._share()
+
+    def _share(self) -> None:
+        groups = iter(self.param_groups)
         for part in self.parts:
+            part.param_groups = [next(groups) for _ in part.param_groups]
             part.state = self.state
 
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]

@@ -15,7 +15,7 @@ from tandemrec.data.split import Split
 from tandemrec.errors import InputError
 from tandemrec.evaluation.evaluate import evaluate
 from tandemrec.llm.id_training import IdTask
-from tandemrec.llm.recommenders.tiger import TIGER, TIGERConfig
+from tandemrec.llm.recommenders.tiger import TIGER, TIGERConfig, _drawn
 from tandemrec.llm.semantic_ids import SemanticIds
 
 SETTINGS: dict[str, Any] = {
@@ -65,6 +65,30 @@ def test_among_the_catalogue_all_items_share_a_probability_of_one(split: Split) 
     log_p, found = model.log_probabilities(split.test), model.rank(split.test, 24, exclude_seen=False)
     torch.testing.assert_close(log_p.exp().sum(1), torch.ones(len(log_p)))
     np.testing.assert_allclose(found.scores, log_p.sort(1, descending=True).values, atol=1e-4)
+
+
+@pytest.mark.parametrize("judged", [None, 20])
+def test_an_epochs_likelihood_is_that_of_scoring_every_item(split: Split, judged: int | None) -> None:
+    training = {"epochs": 2, "learning_rate": 5e-3, "patience": None}
+    learning = {"batch_size": 64, "select_on": "loss", "judged": judged, "training": training}
+    network = SETTINGS["network"] | {"dropout": 0.2}
+    settings = SETTINGS | {"network": network, "max_items": 4, "learning": learning}
+    model = TIGER(TIGERConfig.model_validate(settings))
+    report = model.fit(split, seed=5)
+    valid = _drawn(split.valid, judged, 5)
+    log_p = model.log_probabilities(valid).gather(1, torch.from_numpy(valid.target.flat()).long()[:, None])
+    best = next(row for row in report.curve if row["epoch"] == report.best_epoch)
+    assert best["log_likelihood"] == report.best_value == pytest.approx(float(log_p.mean()), rel=1e-4)
+
+
+def test_judged_examples_are_drawn_from_all_by_the_seed(split: Split) -> None:
+    chosen = [_drawn(split.valid, 20, seed).user.tolist() for seed in range(30)]
+    assert all(users == sorted(set(users)) and len(users) == 20 for users in chosen)
+    assert chosen[4] == _drawn(split.valid, 20, 4).user.tolist()
+    assert len({tuple(users) for users in chosen}) == 30
+    assert {user for users in chosen for user in users} == set(split.valid.user.tolist())
+    for n in (None, 60, 61):
+        assert _drawn(split.valid, n, 0).user.tolist() == split.valid.user.tolist()
 
 
 def test_narrow_beams_name_existing_items_with_exact_scores(tiger: TIGER, split: Split) -> None:
