@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from scipy import stats
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from paper_results import file_of  # noqa: E402
+from paper_results import BEFORE_POOLING, file_of, on_the_safe_side  # noqa: E402
 from published import DOCS, pages  # noqa: E402
 
 from tandemrec.experiment.papers import experiments  # noqa: E402
@@ -39,3 +41,27 @@ def test_every_measured_experiment_is_on_its_papers_page() -> None:
     for name in experiments():
         page = PAGES.get(DOCS / "results" / f"{name.partition('/')[0]}.md", "")
         assert (f"`{name}`" in page) == (DOCS / "results" / file_of(name)).exists(), name
+
+
+def test_what_was_judged_before_pooling_is_judged_on_the_safe_side() -> None:
+    def claim(gain: float) -> dict[str, Any]:
+        return {"kind": "better", "systems": ["A", "B"], "figures": [0.3 + gain, 0.3], "gain": gain, "verdict": "held"} | {
+            "low": gain - 0.0196, "high": gain + 0.0196, "p_value": 0.001, "p_holm": 0.001, "test": BEFORE_POOLING
+        }  # fmt: skip
+
+    errors = {"A": 0.02, "B": 0.01, "C": 0.0}
+    systems = [{"system": name, "metrics": {"m": {"seed_error": error}}} for name, error in errors.items()]
+    results = {"judged_by": "m", "seeds": [1, 2, 3], "systems": systems, "users": 500, "level": 0.95, "note": "N."}
+    results |= {"claims": [claim(0.05), claim(0.5), {"kind": "cheaper", "verdict": "held"}], "rivals": []}
+    seeds = 2 * (0.02**2 + 0.01**2) / 2
+    error = (0.01**2 + seeds) ** 0.5
+    df = error**4 / (0.01**4 / 499 + seeds**2 / 4)
+    found = on_the_safe_side(results)
+    small, large, cheaper = found["claims"]
+    assert small["p_value"] == pytest.approx(2 * stats.t.sf(0.05 / error, df), rel=1e-3)
+    assert small["high"] - 0.05 == pytest.approx(stats.t.isf(0.025, df) * error, rel=1e-3)
+    assert (small["verdict"], large["verdict"], cheaper["verdict"]) == ("open", "held", "held")
+    assert small["p_holm"] == small["p_value"]
+    assert large["p_holm"] == pytest.approx(2 * large["p_value"])
+    assert found["note"].startswith("N. (Ours were judged before")
+    assert on_the_safe_side(found | {"claims": [cheaper]})["note"] == found["note"]

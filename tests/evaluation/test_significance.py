@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tandemrec.evaluation.comparison import ComparisonConfig, compare_systems, user_values
-from tandemrec.evaluation.crossed import Crossed
+from tandemrec.evaluation.crossed import Crossed, SeedSpread
 from tandemrec.evaluation.significance import holm, permutation_p, resampled_means
 
 QUICK = ComparisonConfig(resamples=400)
@@ -106,6 +106,31 @@ def test_intervals_over_seeds_and_users_cover_the_truth(seeds: int, seed_spread:
     assert 0.01 <= np.mean(rejected) <= 0.09
 
 
+@pytest.mark.parametrize("seeds", [2, 3])
+@pytest.mark.parametrize("spreads", [(0.1,) * 6, (0.02, 0.05, 0.1, 0.15, 0.2, 0.2), (0.1, 0) * 3])
+def test_no_family_of_equal_systems_is_told_apart_too_often(seeds: int, spreads: tuple[float, ...]) -> None:
+    """Six equal systems whose trainings vary: after Holm's correction any false alarm in about 5% of cases."""
+    rng, users, trials = np.random.default_rng(seeds), 60, 150
+    alarms, small = [], []
+    for _ in range(trials):
+        common = rng.normal(0, 1, users)
+        systems = {
+            str(n): {
+                str(r): common
+                + rng.normal(0, 0.4, users) * (n > 0)
+                + rng.normal(0, spread)
+                + rng.normal(0, 0.2 * (spread > 0), users)
+                for r in range(seeds)
+            }
+            for n, spread in enumerate(spreads)
+        }
+        pairs = compare_systems(systems, QUICK)["pairs"]
+        alarms.append(min(pair["p_holm"] for pair in pairs) < 0.05)
+        small += [pair["p_value"] < 0.001 for pair in pairs]
+    assert np.mean(alarms) <= 0.1
+    assert np.mean(small) <= 0.006
+
+
 def test_variance_components_by_hand() -> None:
     values = np.array([[1.0, 2.0, 6.0], [3.0, 2.0, 10.0]])
     crossed = Crossed.of(values)
@@ -118,6 +143,20 @@ def test_variance_components_by_hand() -> None:
     assert crossed.user_error == pytest.approx(by_user.std(ddof=1) / np.sqrt(3))
     assert crossed.seed_error == pytest.approx(by_seed.std(ddof=1) / np.sqrt(2))
     assert crossed.standard_error == pytest.approx(np.sqrt((squares[0] + squares[1] - squares[2]) / 6))
+    still = np.array([[1.0, 2.0], [1.0, 2.0]])
+    pooled = SeedSpread.of([values, values[:, :2] + [[0.0], [4.0]], still, values[:1]])
+    both = 3 * by_seed.var(ddof=1), 2 * (values[:, :2] + [[0.0], [4.0]]).mean(1).var(ddof=1)
+    assert pooled == SeedSpread(pytest.approx(sum(both) / 2), 2)
+    assert pooled is not None
+    assert pooled.of_difference(values, still) == pooled
+    assert pooled.of_difference(values, values) == SeedSpread(2 * pooled.squares, 2)
+    assert pooled.of_difference(still) is None
+    assert SeedSpread.of([still, values[:1]]) is None
+    wider = Crossed.of(values, SeedSpread(100, 7))
+    assert wider.standard_error == pytest.approx(np.sqrt((squares[0] + 100 - squares[2]) / 6))
+    assert Crossed.of(values, SeedSpread(0.1, 7)).standard_error == crossed.standard_error
+    variance = squares[0] + 100 - squares[2]
+    assert wider.freedom == pytest.approx(variance**2 / (squares[0] ** 2 / 2 + 100**2 / 7 + squares[2] ** 2 / 2))
     one = Crossed.of(values[:1])
     assert (one.standard_error, one.seed_error) == (pytest.approx(stats.sem(values[0])), 0.0)
     assert one.p_value() == pytest.approx(stats.ttest_1samp(values[0], 0).pvalue)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tandemrec.errors import InputError
+from tandemrec.evaluation.comparison import OVER_SEEDS
 from tandemrec.experiment.claims import judge_claims
 from tandemrec.experiment.papers import Experiment, experiment_recipe, papers
 from tandemrec.experiment.reproduce import holds, reproduce, write_recipe
@@ -55,12 +56,14 @@ def test_an_experiment_of_every_other_paper(name: str, heading: str, tmp_path: P
         assert claim["low"] <= claim["gain"] <= claim["high"]
         assert claim["systems"][0] in sentence(claim, results)
     shown = {row["system"] for row in results["systems"]}
-    gains = {row["system"]: row for row in results["rerankings"]["rows"]}
-    assert set(gains) == {name for name in shown if name.endswith("Llama4Rec")}
+    gains = {(row["system"], row["base"]): row for row in results["rerankings"]["rows"]}
+    rating = name.startswith("llama4rec")
+    assert set(gains) == ({("NFM Llama4Rec", "NFM+DA"), ("LLM alone", "NFM")} if rating else set())
     assert not shown & {"NFM tuned", "NFM+DA asked"}
-    for row in gains.values():
-        assert (len(row["chosen"]), row["base"], row["bounds"]) == (1, "NFM+DA", None)
-        assert f"{row['chosen'][0]['llm']} α₁" in (tmp_path / "out" / "reproduction.md").read_text()
+    for (system, _), row in gains.items():
+        assert (len(row["chosen"]), row["bounds"]) == (1 if system == "NFM Llama4Rec" else 0, None)
+        if row["chosen"]:
+            assert f"{row['chosen'][0]['llm']} α₁" in (tmp_path / "out" / "reproduction.md").read_text()
     for row in results["systems"]:
         assert set(row["metrics"]) == set(row["published"]) == set(results["metrics"])
     assert heading in (tmp_path / "out" / "seed-42" / "report.html").read_text()
@@ -77,7 +80,7 @@ def compared(*pairs: tuple[str, str, float, float], task: str = "ranking") -> di
         ],
         "pairs": [
             {"system": one, "other": other, "difference": gap, "low": gap - 0.05, "high": gap + 0.05}
-            | {"p_value": p, "test": "t over users and seeds", "repetitions": 3}
+            | {"p_value": p, "test": OVER_SEEDS, "repetitions": 3}
             for one, other, gap, p in pairs
         ],
         "settings": {"level": 0.95},
@@ -131,6 +134,20 @@ def test_gains_of_several_trainings() -> None:
     assert [one["weighting"]["max_llm_weight"] for one in aggregate["chosen"]] == [0.1, 0.3]
     assert (ranker["system"], ranker["bounds"], ranker["chosen"]) == ("R", None, [])
     assert over_seeds([finished(0.1, None), finished(0.1, None, ranked=False)], ["R"])["rows"] == []
+
+    def with_plain(gain: float) -> tuple[Any, Any]:
+        results, card = finished(gain, {"reach": 0.5})
+        plain = {"base": "P", "depth": None, "value": None, "bounds": None, "segments": {}}
+        row = {"system": "A", "gain": {"mean": 2 * gain, "standard_error": 0.2}}
+        return results | {"rerankings": [*results["rerankings"], plain | row]}, card
+
+    over_base, over_plain = over_seeds([with_plain(0.1), with_plain(0.3)], ["A"])["rows"]
+    assert (over_base["base"], over_base["depth"], over_base["gain"]["mean"]) == ("B", 10, pytest.approx(0.2))
+    assert (over_plain["base"], over_plain["depth"], over_plain["gain"]["mean"]) == ("P", None, pytest.approx(0.4))
+    assert (over_plain["value"], over_plain["bounds"]) == (None, None)
+    assert (len(over_base["chosen"]), over_plain["chosen"]) == (2, [])
+    mixed = over_seeds([finished(0.1, {"reach": 0.5}), with_plain(0.3)], ["A"])["rows"]  # one from before these rows
+    assert [row["base"] for row in mixed] == ["B"]
     older = {"evaluation": {"headline": "hr@10"}}  # of a version without these rows
     assert over_seeds([(older, {})], ["A"])["rows"] == []
 

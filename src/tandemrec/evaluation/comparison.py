@@ -12,12 +12,15 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field
 
-from tandemrec.evaluation.crossed import Crossed
+from tandemrec.evaluation.crossed import Crossed, SeedSpread
 from tandemrec.evaluation.significance import holm, permutation_p, resampled_means
 from tandemrec.recommender import Config
 
 ERRORS = {"rmse": "squared_error", "mae": "absolute_error"}
 """Metrics of ratings → column of an example's error."""
+
+OVER_SEEDS = "t over users and pooled seeds"
+"""The test of two systems that were trained several times."""
 
 Repeats = Mapping[str, NDArray[np.float64]]
 """A system's values over users (U,) by the name of the repetition (training seed) that gave them."""
@@ -83,7 +86,8 @@ def compare_systems(systems: Mapping[str, Repeats], config: ComparisonConfig) ->
     """Mean and interval of every system; difference, interval and p-value of every pair, Holm-corrected.
 
     Pairs whose systems were trained several times are compared over the seeds that both have (in order, where they
-    share none) by Student's t over users and seeds; all others by permutation over users.
+    share none) by Student's t over users and seeds, the trainings' spread not below that pooled over all systems (see
+    `SeedSpread`); all others by permutation over users.
 
     Args:
         systems: at least one; all values over the same users in the same order.
@@ -98,19 +102,30 @@ def compare_systems(systems: Mapping[str, Repeats], config: ComparisonConfig) ->
     draws = _Draws(
         {key: row for row, key in enumerate(keys)}, resampled_means(stacked, config.resamples, config.seed), config.seed
     )
-    judged = {name: _judged(name, repeats, draws, config) for name, repeats in systems.items()}
-    pairs = _pairs(systems, draws, config)
+    pooled = SeedSpread.of(_values(repeats) for repeats in systems.values())
+    judged = {name: _judged(name, repeats, draws, pooled, config) for name, repeats in systems.items()}
+    pairs = _pairs(systems, draws, pooled, config)
     limits = {key: float(np.median([pair.pop(key) for pair in pairs])) for key in ("one_test", "all_tests") if pairs}
     return {"systems": judged, "pairs": pairs, "resolvable": limits}
 
 
-def _judged(name: str, repeats: Repeats, draws: _Draws, config: ComparisonConfig) -> dict[str, Any]:
-    crossed = Crossed.of(np.stack(list(repeats.values())))
+def _values(repeats: Repeats) -> NDArray[np.float64]:
+    """A system's values (R, U)."""
+    return np.stack(list(repeats.values()))
+
+
+def _judged(
+    name: str, repeats: Repeats, draws: _Draws, pooled: SeedSpread | None, config: ComparisonConfig
+) -> dict[str, Any]:
+    values_RU = _values(repeats)
+    crossed = Crossed.of(values_RU, pooled and pooled.of_difference(values_RU))
     low, high = crossed.interval(draws.of(name, list(repeats)), config.level)
     return _errors(crossed) | {"low": low, "high": high, "repetitions": len(repeats)}
 
 
-def _pairs(systems: Mapping[str, Repeats], draws: _Draws, config: ComparisonConfig) -> list[dict[str, Any]]:
+def _pairs(
+    systems: Mapping[str, Repeats], draws: _Draws, pooled: SeedSpread | None, config: ComparisonConfig
+) -> list[dict[str, Any]]:
     names = list(combinations(systems, 2))
     if not names:
         return []
@@ -120,7 +135,8 @@ def _pairs(systems: Mapping[str, Repeats], draws: _Draws, config: ComparisonConf
         difference = np.stack(
             [systems[one][left] - systems[other][right] for left, right in zip(mine, rivals, strict=True)]
         )
-        crossed = Crossed.of(difference)
+        spread = pooled and pooled.of_difference(_values(systems[one]), _values(systems[other]))
+        crossed = Crossed.of(difference, spread)
         low, high = crossed.interval(draws.of(one, mine) - draws.of(other, rivals), config.level)
         resolved = (
             crossed.resolvable(level, config.power) for level in (config.level, 1 - (1 - config.level) / len(names))
@@ -129,7 +145,7 @@ def _pairs(systems: Mapping[str, Repeats], draws: _Draws, config: ComparisonConf
         rows.append(
             {"system": one, "other": other, "repetitions": len(mine)}
             | {"difference": crossed.mean, "standard_error": crossed.standard_error, "low": low, "high": high}
-            | {"test": "t over users and seeds" if len(mine) > 1 else "permutation over users"}
+            | {"test": OVER_SEEDS if len(mine) > 1 else "permutation over users"}
             | {"p_value": crossed.p_value()}
             | dict(zip(("one_test", "all_tests"), resolved, strict=True))
         )
@@ -162,4 +178,4 @@ def _errors(crossed: Crossed) -> dict[str, float]:
 
 def mean_and_errors(repeats: Repeats) -> dict[str, float]:
     """Mean of a system's repetitions with its standard errors: over seeds and users, over seeds, over users."""
-    return _errors(Crossed.of(np.stack(list(repeats.values()))))
+    return _errors(Crossed.of(_values(repeats)))

@@ -2,10 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class SeedSpread:
+    """How much means of trainings vary, pooled over systems.
+
+    Two or three trainings of one system say next to nothing about it: by chance they often lie close together, and a
+    test that believes them finds differences where there are none. Several systems, three times each, say more.
+
+    Attributes:
+        squares: mean square of trainings, U times the variance of their means over U users.
+        freedom: its degrees of freedom.
+    """
+
+    squares: float
+    freedom: float
+
+    @classmethod
+    def of(cls, systems: Iterable[NDArray[np.float64]]) -> SeedSpread | None:
+        """Over the values (R, U) of systems that were trained several times and did not come out the same; None: there
+        is none.
+        """
+        varied = [values_RU for values_RU in systems if varies(values_RU)]
+        freedom = sum(len(values_RU) - 1 for values_RU in varied)
+        if not freedom:
+            return None
+        squares = sum(
+            (len(values_RU) - 1) * values_RU.shape[1] * float(values_RU.mean(1).var(ddof=1)) for values_RU in varied
+        )
+        return cls(squares / freedom, float(freedom))
+
+    def of_difference(self, *systems: NDArray[np.float64]) -> SeedSpread | None:
+        """Of a difference between systems, whose trainings vary by themselves; None where none of them varies."""
+        count = sum(varies(values_RU) for values_RU in systems)
+        return SeedSpread(count * self.squares, self.freedom) if count else None
+
+
+def varies(values_RU: NDArray[np.float64]) -> bool:
+    """Whether trainings of a system differ; those of one without any chance do not."""
+    return bool((values_RU != values_RU[0]).any())
 
 
 @dataclass(frozen=True)
@@ -15,7 +56,7 @@ class Crossed:
     Attributes:
         mean: of all values.
         standard_error: of the mean, over other trainings and other users.
-        seed_error: of the mean of R training seeds, s / √R over the trainings' means; 0 for one training.
+        seed_error: of the mean of R training seeds, s / √R over these trainings' own means; 0 for one training.
         user_error: of the mean over U users, s / √U over the users' means.
         freedom: degrees of freedom of `standard_error` (Satterthwaite).
     """
@@ -27,12 +68,16 @@ class Crossed:
     freedom: float
 
     @classmethod
-    def of(cls, values_RU: NDArray[np.float64]) -> Crossed:
+    def of(cls, values_RU: NDArray[np.float64], pooled: SeedSpread | None = None) -> Crossed:
         """Random effects of trainings and users, crossed: Var = (MS_users + MS_seeds − MS_rest) / (R U).
 
         Users' and seeds' mean squares both contain the rest, which must count once. No component is negative: the
         variance is at least MS_users / (R U) and MS_seeds / (R U). One training: the usual variance over users; then
         nothing is said about other trainings.
+
+        Args:
+            values_RU: of R trainings and U users.
+            pooled: what trainings of several systems say; MS_seeds is not below it, and has its degrees of freedom.
         """
         repeats, users = values_RU.shape
         mean, by_user, by_seed = float(values_RU.mean()), values_RU.mean(0), values_RU.mean(1)
@@ -41,16 +86,18 @@ class Crossed:
         user_error = np.sqrt(user_squares / values_RU.size)
         if repeats == 1:
             return cls(mean, float(user_error), 0.0, float(user_error), freedom)
-        seed_squares = users * float(by_seed.var(ddof=1))
+        own_squares = users * float(by_seed.var(ddof=1))
+        seed_squares, seed_freedom = own_squares, repeats - 1.0
+        if pooled is not None:
+            seed_squares, seed_freedom = max(own_squares, pooled.squares), pooled.freedom
         rest_freedom = max((repeats - 1) * (users - 1), 1)
         rest = values_RU - by_user - by_seed[:, None] + mean
         rest_squares = float((rest**2).sum()) / rest_freedom
         variance = max(user_squares + seed_squares - rest_squares, user_squares, seed_squares)
-        if variance > user_squares:
-            terms = (user_squares, freedom), (seed_squares, repeats - 1.0), (rest_squares, float(rest_freedom))
-            spread = sum(squares**2 / df for squares, df in terms)
-            freedom = max(variance**2 / spread, repeats - 1.0)
-        error, seed_error = np.sqrt([variance / values_RU.size, seed_squares / values_RU.size])
+        terms = (user_squares, freedom), (seed_squares, seed_freedom), (rest_squares, float(rest_freedom))
+        spread = sum(squares**2 / df for squares, df in terms)
+        freedom = max(variance**2 / spread, 1.0) if spread else freedom
+        error, seed_error = np.sqrt([variance / values_RU.size, own_squares / values_RU.size])
         return cls(mean, float(error), float(seed_error), float(user_error), freedom)
 
     def p_value(self) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from tandemrec.evaluation.comparison import OVER_SEEDS
 from tandemrec.report.cost import cost_markdown
 from tandemrec.report.leaderboard import cell, decimal, headline_metrics, table_of
 
@@ -107,9 +108,11 @@ def how(results: Mapping[str, Any]) -> str:
     settings, tests = results["settings"], {pair["test"] for pair in results["pairs"]}
     named = {
         "permutation over users": "two-sided permutation tests that exchange two systems within users",
-        "t over users and seeds": "two-sided t-tests over users and training seeds, both random",
+        OVER_SEEDS: "two-sided t-tests over users and training seeds, both random; trainings vary at least as much as "
+        "those of all systems do on the average",
     }
-    tested = f" p-values: {' and '.join(named[test] for test in sorted(tests))}, corrected by Holm." if tests else ""
+    told = " and ".join(named.get(test, test) for test in sorted(tests))
+    tested = f" p-values: {told}, corrected by Holm." if tests else ""
     return (
         f"Split: {results['split']['protocol']}. {results['evaluation']['protocol']} Intervals: "
         f"{settings['level']:.0%} bootstrap over {_over(results)}, {settings['resamples']:,} draws.{tested}"
