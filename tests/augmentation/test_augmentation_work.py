@@ -128,7 +128,7 @@ def test_attributes_of_a_chat_are_foreseen(split: Split) -> None:
     assert said is not None
     config = AttributesConfig.model_validate(ASKED["data"])
     asked: list[str] = []
-    write_attributes(split, config, lambda prompts: asked.extend(prompts) or prompts)  # type: ignore[func-returns-value]
+    write_attributes(split, config, lambda _, prompts: asked.extend(prompts) or prompts)  # type: ignore[func-returns-value]
     assert said.requests == len(set(asked)) == 24
     assert said.read == pytest.approx(sum(map(len, asked)) / 4)
     assert said.fees == pytest.approx(said.read / 1e6)

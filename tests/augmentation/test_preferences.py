@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,11 @@ import pytest
 from pydantic import TypeAdapter
 
 from tandemrec.augmentation.preferences import AugmentationConfig, augment, inserted, targets_among
-from tandemrec.data.examples import Examples, ItemArray
+from tandemrec.data.examples import Examples, ItemArray, Ragged
 from tandemrec.data.origins import earlier
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
-from tandemrec.recommender import FloatArray, Reranker
+from tandemrec.recommender import FloatArray, Recommender, Reranker
 from tests.fixed import Fixed
 
 
@@ -93,6 +94,32 @@ def test_rankers_see_the_bases_order_and_unreadable_answers_add_nothing(split: S
     assert (frame["chosen"] == frame["offered"].list.get(1)).all()
 
 
+def test_a_base_that_reranks_orders_the_items_itself(split: Split) -> None:
+    """A ranker over an aggregate is shown the aggregate's order, not that in which items were drawn."""
+
+    class Turned(Silent):
+        def utilities(self, examples: Examples, items: ItemArray) -> FloatArray:
+            self.asked = [items]
+            return -np.take_along_axis(TABLE[examples.user], items.astype(int), 1).astype(np.float32)
+
+    judge, turned = Silent(), Turned()
+    judge.base = turned  # type: ignore[assignment]
+    augment(split, INSERTIONS, judge, "judge", 1)
+    users = np.repeat(np.arange(60), 2)
+    for (items,), sign in ((turned.asked, 1), (judge.asked, -1)):
+        assert (sign * np.diff(np.take_along_axis(TABLE[users], items.astype(int), 1)) <= 0).all()
+
+
+def test_a_base_that_cannot_order_items_is_refused(split: Split) -> None:
+    class Lister(Recommender):
+        fit = rank = save = load = None  # type: ignore[assignment]
+
+    judge = Silent()
+    judge.base = Lister()  # type: ignore[assignment,abstract]
+    with pytest.raises(InputError, match=r"'judge' is asked .* in the order of its base, but a Lister cannot order"):
+        augment(split, PAIRS, judge, "judge", 1)
+
+
 def test_insertion_into_histories(split: Split) -> None:
     frame = augment(split, INSERTIONS, Fixed(TABLE), "judge", 1)
     longer = inserted(split, frame)
@@ -124,6 +151,12 @@ def test_insertions_behind_the_end_of_an_earlier_part_are_left_out(split: Split)
     assert cut
 
 
-def test_too_few_items_are_refused(split: Split) -> None:
-    with pytest.raises(InputError, match="found 19, but a user leaves only 18 items unmet"):
+def test_as_many_items_as_are_left_can_be_offered_and_no_more(split: Split) -> None:
+    frame = augment(split, config(method="insertions", offered=18), Fixed(TABLE), "judge", 1)
+    for row in frame.iter_rows(named=True):
+        assert sorted([*row["offered"], *split.sequences[row["user"]].tolist()]) == list(range(24))
+    with pytest.raises(InputError, match=r"^key 'data.offered': found 19, but a user leaves only 18 items unmet$"):
         augment(split, config(method="insertions", offered=19), Fixed(TABLE), "judge", 1)
+    full = replace(split, sequences=Ragged.from_lists([list(range(23))] * 60))
+    with pytest.raises(InputError, match=r"^a pair takes 2 items, but a user leaves only 1 item unmet$"):
+        augment(full, PAIRS, Fixed(TABLE), "judge", 1)

@@ -138,20 +138,13 @@ def test_long_prompts_and_texts_are_cut_to_the_context(nano_folder: Path) -> Non
     assert torch.isfinite(vectors).all()
 
 
-def test_a_chat_endpoint_is_asked_once_and_its_answers_are_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    caches = []
-
+def test_a_chat_endpoint_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     def ask(chat: Chat, prompts: Sequence[str]) -> list[str]:
-        caches.append(chat.config.cache)
-        return [f"About {prompt}" for prompt in prompts]
+        return [f"{chat.config.model} about {prompt}" for prompt in prompts]
 
     monkeypatch.setattr(Chat, "ask", ask)
     config = ChatConfig(url="http://localhost:1", model="m")
-    assert by_chat(config, tmp_path)(["a", "b"]) == [["About a"], ["About b"]]
-    by_chat(config.model_copy(update={"cache": tmp_path / "own"}), tmp_path)(["a"])
-    assert caches == [tmp_path / "chat", tmp_path / "own"]
+    assert by_chat(config)(["a", "b"]) == [["m about a"], ["m about b"]]
 
 
 def test_too_few_examples_are_refused(split: Split, take: Callable[[Split, int], Split]) -> None:

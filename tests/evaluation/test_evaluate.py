@@ -213,7 +213,7 @@ def test_summary_names_the_protocol_and_errors_are_of_the_mean() -> None:
 @pytest.mark.parametrize("wrap", [lambda model: model, Listing])
 def test_scores_that_are_no_numbers_are_refused(wrap: Callable[[Scorer], Recommender]) -> None:
     table = np.array([[1, np.nan, 3, 4, 5, 6, 7]])
-    with pytest.raises(ValueError, match="not numbers"):
+    with pytest.raises(InputError, match="predicts scores that are not numbers: its training diverged"):
         evaluate(wrap(Fixed(table)), split_of([[]], [[1]]))
 
 

@@ -14,6 +14,7 @@ from tandemrec.data.dataset import Dataset
 from tandemrec.data.protocols import LeaveOneOut
 from tandemrec.data.ratings import Pairs
 from tandemrec.data.split import Split, make_split
+from tandemrec.errors import InputError
 from tandemrec.evaluation.ratings import RatingEvaluationConfig, evaluate_ratings
 from tandemrec.evaluation.significance import paired_test
 from tandemrec.recommender import FitReport, FloatArray, RatingPredictor
@@ -79,7 +80,11 @@ def test_segments_partition_the_ratings() -> None:
     judged = evaluate_ratings(Table(), split(), RatingEvaluationConfig(groups=2))
     segments = judged.segments()
     assert [(group["from"], group["to"], group["n"]) for group in segments["user activity"]] == [(1, 3, 3), (4, 5, 2)]
-    assert [(group["from"], group["to"], group["n"]) for group in segments["item popularity"]] == [(0, 1, 3), (2, 3, 2)]
+    assert [(group["from"], group["to"], group["n"]) for group in segments["item popularity"]] == [
+        (0, 0, 2),  # cold items are apart
+        (1, 2, 2),
+        (3, 3, 1),
+    ]
     total = sum(group["n"] * group["rmse"]["mean"] ** 2 for group in segments["user activity"])
     assert total / 5 == pytest.approx(judged.metrics["rmse"]["mean"] ** 2)
 
@@ -90,7 +95,7 @@ def test_equal_counts_are_never_apart() -> None:
 
 
 def test_a_prediction_that_is_no_number_is_an_error() -> None:
-    with pytest.raises(ValueError, match="Table predicted ratings that are not numbers"):
+    with pytest.raises(InputError, match="Table predicts ratings that are not numbers: its training diverged"):
         evaluate_ratings(Table(broken=True), split())
 
 

@@ -103,7 +103,7 @@ def test_a_name_with_two_meanings_is_told_apart_and_equal_systems_count_once(run
     [
         ("other-users", "seeds of drawn examples differ, found 42 and 7"),
         ("seen", "protocols of evaluation differ"),
-        ("short", "splits differ"),
+        ("short", "splits differ, found .*history '10' and .*history '5'$"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(runs: Path, tmp_path: Path, other: str, what: str) -> None:
@@ -142,3 +142,20 @@ def test_rating_runs_are_compared_by_their_errors(tmp_path: Path) -> None:
     for ours, theirs in zip(found["leaderboard"], board, strict=True):
         assert ours["metrics"]["rmse"]["mean"] == pytest.approx(theirs["metrics"]["rmse"]["mean"])
     assert f"{board[0]['system']} has the best rmse" in answer(found)
+
+
+def test_what_cannot_be_written_or_read_is_refused(runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(InputError, match=r"file is a file, expected a folder for results$"):
+            compare([runs / "one"], place)
+        with pytest.raises(InputError, match=r"file is a file, expected a folder for results$"):
+            run(load_recipe(TINY), place, store=tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+    shutil.copytree(runs / "one", tmp_path / "damaged")
+    (tmp_path / "damaged" / "per_user.parquet").write_bytes(b"no table")
+    with pytest.raises(InputError, match=r"per_user.parquet cannot be read: .*expected the table a run writes$"):
+        compare([tmp_path / "damaged"])
+    (tmp_path / "damaged" / "per_user.parquet").unlink()
+    with pytest.raises(InputError, match=r"per_user.parquet cannot be read"):
+        compare([tmp_path / "damaged"])

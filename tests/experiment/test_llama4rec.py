@@ -68,6 +68,7 @@ RATING: dict[str, Any] = {
     "split": {"protocol": "leave-one-out", "sample": {"train": 96, "valid": 40, "test": 40}},
     "models": {
         "Biased MF": {"model": "biased-mf", "dim": 4},
+        "FM": {"model": "fm", "dim": 2, "training": {"epochs": 1}},
         "Rater": INSTRUCTED
         | {"model": "rater", "base": "Biased MF", "instructions": {"rating": 40, "origins": 1, "valid": 16}},
         "FM+DA": {
@@ -81,12 +82,12 @@ RATING: dict[str, Any] = {
 }
 
 
-def check_gains(finished: Run, systems: set[str]) -> None:
-    """Every system's gain over its base is that of the leaderboard, and the reports show it, weights and cost."""
+def check_gains(finished: Run, pairs: set[tuple[str, str]]) -> None:
+    """Every system's gain over its bases is that of the leaderboard, and the reports show it, weights and cost."""
     results, models = finished.results, finished.card["models"]
     metric = results["evaluation"]["headline"]
     value = {row["system"]: row["metrics"][metric]["mean"] for row in results["leaderboard"]}
-    assert {row["system"] for row in results["rerankings"]} == systems
+    assert {(row["system"], row["base"]) for row in results["rerankings"]} == pairs
     for row in results["rerankings"]:
         gain = value[row["system"]] - value[row["base"]]
         assert row["gain"]["mean"] == pytest.approx(-gain if metric == "rmse" else gain)
@@ -120,9 +121,15 @@ def test_a_ranking_run(tmp_path: Path) -> None:
         assert rows[system]["hr@10"]["mean"] == rows[base]["hr@10"]["mean"]
     frame = pl.read_parquet(finished.artifact("instructions:Ranker").path / "instructions.parquet")
     assert "similar: " in frame["prompt"][0]
-    check_gains(finished, {"IFT", "Ranker", "Ranker of EASE", "Ranker of MF+DA", "Llama4Rec", "Fusion"})
+    direct = {("IFT", "MF"), ("Ranker", "MF"), ("Ranker of EASE", "EASE"), ("Ranker of MF+DA", "MF+DA")}
+    direct |= {("Llama4Rec", "MF+DA"), ("Fusion", "EASE")}
+    over_plain = {("MF+DA", "MF"), ("Ranker of MF+DA", "MF"), ("Llama4Rec", "MF")}
+    check_gains(finished, direct | over_plain)
     for row in finished.results["rerankings"]:
         bounds = row["bounds"]
+        if (row["system"], row["base"]) in over_plain:
+            assert (bounds, row["value"], row["depth"]) == (None, None, None)
+            continue
         assert bounds["reach"] == pytest.approx(rows[row["base"]]["hr@5"]["mean"])
         assert bounds["base"] == pytest.approx(rows[row["base"]]["ndcg@10"]["mean"])
         assert row["value"] == pytest.approx(rows[row["system"]]["ndcg@10"]["mean"])
@@ -194,11 +201,12 @@ def test_a_rating_run(tmp_path: Path) -> None:
     recipe = load_recipe(RATING, {"models.FM+DA.rounds": 2})
     finished = run(recipe, tmp_path / "run", store=tmp_path / "store")
     rows = {row["system"]: row["metrics"]["rmse"]["mean"] for row in finished.results["leaderboard"]}
-    assert set(rows) == {"Biased MF", "Rater", "FM+DA round 1", "FM+DA judge 2", "FM+DA", "Llama4Rec"}
+    assert set(rows) == {"Biased MF", "FM", "Rater", "FM+DA round 1", "FM+DA judge 2", "FM+DA", "Llama4Rec"}
     assert np.isfinite(list(rows.values())).all()
     weights = json.loads((finished.artifact("fit:Llama4Rec").path / "choice.json").read_text())["weighting"]
     assert weights["method"] == "adaptive"
-    check_gains(finished, {"Llama4Rec"})
+    pairs = {("Rater", "Biased MF"), ("Llama4Rec", "Biased MF"), ("FM+DA judge 2", "FM+DA round 1")}
+    check_gains(finished, pairs | {(name, "FM") for name in ("FM+DA round 1", "FM+DA judge 2", "FM+DA")})
 
 
 def test_three_rounds_of_attributes() -> None:

@@ -1,6 +1,8 @@
 """A rating recipe: same run, other judgement."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +100,18 @@ def test_recommendations_are_the_best_rated_new_items(finished: tuple[Path, Path
     assert not set(history) & set(ranking["title"])
 
 
+@pytest.mark.parametrize("model", ["fm", "deepfm", "autoint"])
+def test_a_model_that_diverged_is_named_in_one_sentence(model: str, tmp_path: Path) -> None:
+    changes = (f"models.FM.model={model}", "models.FM.training.learning_rate=1e30", "models.FM.training.epochs=1")
+    options = [part for change in changes for part in ("--set", change)]
+    places = ["--out", str(tmp_path / "run"), "--store", str(tmp_path / "store")]
+    command = [sys.executable, "-m", "tandemrec", "run", str(RECIPE), *places, *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert "predicts ratings that are not numbers: its training diverged" in line
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -107,6 +121,9 @@ def test_recommendations_are_the_best_rated_new_items(finished: tuple[Path, Path
         ("evaluation.group=3", "key 'evaluation': unknown key 'group'; did you mean 'groups'"),
         ("evaluation.groups=0", r"key 'evaluation\.groups': input should be greater than or equal to 1, found 0"),
         ("evaluation.task=guess", "key 'evaluation': .*'guess'"),
+        ("models.FM.features={items: category}", r"key 'models\.FM\.features\.items': found 'category', expected"),
+        ("models.FM.features={items: [category, 1]}", r"features\.items': found \['category', 1\], expected a"),
+        ("models.Deep={model: deepfm, layers: [8, -3]}", r"key 'models\.Deep\.layers\.1': .* to 1, found -3"),
     ],
 )
 def test_mistakes_are_named(override: str, message: str) -> None:

@@ -43,6 +43,11 @@ def test_overrides_reach_any_key() -> None:
         ("models.EASE.lambda=3", "key 'models.EASE': unknown key 'lambda'; known are: model, l2"),
         ("modles=3", r"unknown key 'modles'; did you mean 'models'\?"),
         ("models.EASE.l2=-1", "key 'models.EASE.l2': input should be greater than 0, found -1"),
+        ("models.EASE.l2=.inf", "key 'models.EASE.l2': .*finite number"),
+        (
+            "models={E: {model: ease}, R: {model: ranker, base: E, tuned: E}}",
+            "tuned for 'E', which is of the kind 'ease'",
+        ),
         ("models.EASE.l2=many", "key 'models.EASE.l2': .*valid number.*found 'many'"),
         ("models.EASE.model=eeze", "key 'models.EASE': .*'eeze'"),
         ("split.protocol=random", "key 'split': .*'random'"),
@@ -69,6 +74,11 @@ def test_mistakes_are_named(override: str, message: str) -> None:
         ("", "found NoneType, expected a mapping"),
         ("name: \x00", "expected YAML"),
         ("name: x\n", "key 'split': field required"),
+        (
+            "name: x\nmodels:\n  A: {model: ease}\n  A: {model: popularity}\n",
+            "line 4, column 3: found the key 'A' again",
+        ),
+        ("models: &m {A: {l2: 1, l2: 2}}\n", "line 1, column 24: found the key 'l2' again, which line 1 has already"),
     ],
 )
 def test_broken_files_are_named(tmp_path: Path, text: str, message: str) -> None:
@@ -77,6 +87,13 @@ def test_broken_files_are_named(tmp_path: Path, text: str, message: str) -> None
     with pytest.raises(InputError, match=message) as error:
         load_recipe(path)
     assert str(path) in str(error.value)
+
+
+def test_merged_keys_are_no_repetition(tmp_path: Path) -> None:
+    path = tmp_path / "merged.yaml"
+    models = "models:\n  A: &a {model: ease, l2: 1}\n  B: &b {<<: *a, l2: 2}\n  C: {<<: *b, l2: 3}\n"
+    path.write_text(f"name: x\nsplit: {{protocol: leave-one-out}}\n{models}")
+    assert [getattr(config, "l2", None) for config in load_recipe(path).models.values()] == [1, 2, 3]
 
 
 def test_what_is_no_recipe_is_named(tmp_path: Path) -> None:

@@ -41,6 +41,14 @@ def split(toy: Dataset) -> Split:
 
 
 @pytest.fixture(scope="session")
+def rated(toy: Dataset) -> Split:
+    """Ratings that follow from the series in the title: 1 to 5, one rating a series."""
+    series = pl.col("item") // 4
+    rows = toy.interactions.with_columns(rating=(series % 5 + 1).cast(pl.Float32))
+    return make_split(Dataset(rows, toy.items, toy.users, toy.clock, "rated toy"), LeaveOneOut())
+
+
+@pytest.fixture(scope="session")
 def nano_folder(toy: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = tmp_path_factory.mktemp("nano") / "model"
     config = NanoConfig(millions=0.05, vocabulary=300, context=128, row_tokens=32, repeats=2, training=BRIEF)

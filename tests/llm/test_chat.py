@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
+import tandemrec.experiment.foresight  # noqa: F401  (it knows what every system takes)
 from tandemrec.conventional.direct.ease import EASEConfig
+from tandemrec.conventional.rating.biases import BiasesConfig
+from tandemrec.data.ratings import Pairs, target_ratings
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
-from tandemrec.llm.chat import Chat, ChatConfig
+from tandemrec.llm.chat import Account, Chat, ChatConfig
 from tandemrec.llm.recommenders.ranker import Ranker, RankerConfig
+from tandemrec.llm.recommenders.rater import Rater, RaterConfig
 from tandemrec.llm.traffic import TRAFFIC
+from tandemrec.recommender import FloatArray, RatingPredictor
 from tandemrec.work import Scene, answer_work, fit_work
 from tests.fixed import Fixed
 
@@ -29,6 +37,7 @@ class FakeChat(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.requests = list[dict[str, Any]]()
         self.failures = list[Any]()  # statuses, replies or "slow", one for each of the next requests
+        self.answer: Callable[[str], str] = str.upper
 
     @property
     def url(self) -> str:
@@ -48,7 +57,7 @@ class Handler(BaseHTTPRequestHandler):
         failure = self.server.failures.pop(0) if self.server.failures else None
         text = asked["messages"][0]["content"]
         reply: Any = {
-            "choices": [{"message": {"role": "assistant", "content": text.upper()}}],
+            "choices": [{"message": {"role": "assistant", "content": self.server.answer(text)}}],
             "usage": {"prompt_tokens": 1000, "completion_tokens": 100},
         }
         if failure == "slow":
@@ -70,7 +79,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server() -> Iterator[FakeChat]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeChat]:
+    # A port may be that of an earlier test's server, which was paid.
+    monkeypatch.setattr("tandemrec.llm.chat.ACCOUNTS", defaultdict(Account))
     fake = FakeChat()
     thread = threading.Thread(target=fake.serve_forever, daemon=True)
     thread.start()
@@ -124,14 +135,54 @@ def test_what_does_not_pass_is_said(server: FakeChat) -> None:
 
 def test_answers_are_kept_for_later_clients(server: FakeChat, tmp_path: Path) -> None:
     assert chat(server, cache=tmp_path).ask(["one", "two\u2028lines"]) == ["ONE", "TWO\u2028LINES"]
-    file = tmp_path / "answers.jsonl"
+    (file,) = tmp_path.iterdir()
     file.write_text(file.read_text() + '{"key": "cut sh', encoding="utf-8")
     later = chat(server, cache=tmp_path)
     assert later.ask(["two\u2028lines", "three", "one"]) == ["TWO\u2028LINES", "THREE", "ONE"]
-    assert (later.attempts, later.prompt_tokens) == (1, 1000)
-    assert len(file.read_text().splitlines()) == 3
-    assert chat(server, cache=tmp_path, temperature=0.5).ask(["one"]) == ["ONE"]  # other settings: another question
-    assert len(server.requests) == 4
+    assert (later.attempts, later.prompt_tokens, later.cost) == (1, 1000, 0)
+    assert chat(server, cache=tmp_path).ask(["three", "one"]) == ["THREE", "ONE"]
+    assert len(server.requests) == 3
+    for other in ({"temperature": 0.5}, {"max_tokens": 9}, {"model": "../a/b"}):  # other settings: another question
+        assert chat(server, cache=tmp_path, **other).ask(["one"]) == ["ONE"]
+    assert len(server.requests) == 6
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_answers_are_kept_in_the_store_unless_a_folder_is_named(
+    server: FakeChat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = chat(server), chat(server)  # at once, as clients of several systems are
+    assert first.ask(["one"]) == second.ask(["one"]) == ["ONE"]
+    assert first.ask(["two"]) == second.ask(["two"]) == ["TWO"]
+    assert len(server.requests) == 2
+    assert len(list((tmp_path / "store" / "chat").iterdir())) == 1
+    monkeypatch.delenv("TANDEMREC_STORE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert chat(server).ask(["one"]) == ["ONE"]
+    assert len(list((tmp_path / "cache" / "tandemrec" / "artifacts" / "chat").iterdir())) == 1
+
+
+def test_nothing_is_asked_that_could_not_be_kept(server: FakeChat, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"key 'chat.cache': answers cannot be kept in .*file: File exists"):
+        chat(server, cache=tmp_path / "file").ask(["one"])
+    assert not server.requests
+
+
+def test_paid_answers_survive_a_failure_of_the_next(server: FakeChat) -> None:
+    server.failures = [None, 400]
+    with pytest.raises(InputError, match="refuses with 400"):
+        chat(server, parallel=1).ask(["one", "two"])
+    later = chat(server)
+    assert later.ask(["one", "two"]) == ["ONE", "TWO"]
+    assert later.attempts == 1
+
+
+def test_the_first_process_asks_for_all(server: FakeChat, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tandemrec.llm.chat.process_rank", lambda: 1)
+    monkeypatch.setattr("tandemrec.llm.chat.from_first", lambda own: [*own, "told"])
+    assert chat(server).ask(["one"]) == ["told"]
+    assert not server.requests
 
 
 class Clock:
@@ -171,6 +222,13 @@ def test_the_cost_has_a_limit(server: FakeChat) -> None:
     with pytest.raises(InputError, match=r"key 'chat.most_cost': 2.0000 were spent, 1.5 are allowed"):
         client.ask(["a", "b", "c", "d"])
     assert len(server.requests) == 2
+    # Other clients of a run, of another model too, have no limit of their own; what was paid can be had.
+    again = chat(server, input_price=1000.0, most_cost=2.5, parallel=1, model="other")
+    with pytest.raises(InputError, match=r"key 'chat.most_cost': 3.0000 were spent, 2.5 are allowed"):
+        again.ask(["a", "b"])
+    assert chat(server, input_price=1000.0, most_cost=1.5).ask(["b", "a"]) == ["B", "A"]
+    assert chat(server, input_price=1000.0, most_cost=0.5, key_variable="OTHER").ask(["c"]) == ["C"]
+    assert client.account.spent == 3.0
 
 
 def test_a_ranker_may_ask_a_chat(server: FakeChat, split: Split, tmp_path: Path) -> None:
@@ -213,3 +271,65 @@ def test_a_ranker_may_ask_a_chat(server: FakeChat, split: Split, tmp_path: Path)
     assert TRAFFIC.written - before.written == 100 * len(server.requests)
     with pytest.raises(ValueError, match="chat goes with style: listwise and finetune: null"):
         RankerConfig.model_validate(config.model_dump() | {"style": "like"})
+
+
+class Halves(RatingPredictor):
+    """Predicts 2.5 for everybody."""
+
+    def predict(self, pairs: Pairs) -> FloatArray:
+        return np.full(len(pairs), 2.5, np.float32)
+
+    fit = save = load = None  # type: ignore[assignment]
+
+
+def test_a_rater_may_ask_a_chat(server: FakeChat, rated: Split, tmp_path: Path) -> None:
+    chat = {"url": server.url, "model": "toy", "input_price": 3.0, "per_minute": 6000}
+    settings = {"base": "Biases", "reading": "written", "finetune": None, "checked": 4, "chat": chat}
+    config = RaterConfig.model_validate(settings | {"prompt": {"similar_user": False}})
+
+    def answer(text: str) -> str:
+        """The item's series as its rating; nothing that can be read of the fifth one."""
+        assert "from 1 (worst) to 5 (best)" in text
+        assert "Conventional Model Prediction: 2.5" in text
+        (word,) = re.findall(r'Candidate Item: "(\w+) \d"', text)
+        number = ["Star", "Dragon", "Robot", "Heart", "Night", "Ocean"].index(word) + 1
+        return f"<think>a 1 or a 2?</think>{number}/5" if number < 5 else "hard to say, 17 or 23?"
+
+    server.answer = answer
+    model = Rater(config, Halves())
+    notes = model.fit(rated).notes["answers"]
+    truth, _ = target_ratings(rated, rated.test)
+    asked = target_ratings(rated, rated.valid.take(slice(0, 4)))[0].pairs
+    expected = (asked.item >= 16).mean()
+    assert notes["unreadable_share"] == expected
+    assert notes["attempts"] == len(server.requests) == 4
+    assert notes["cost"] == pytest.approx(4 * 1000 * 3 / 1e6)
+    series = truth.pairs.item // 4
+    np.testing.assert_array_equal(model.predict(truth.pairs), np.where(series < 4, series + 1, 2.5))
+    assert {0, 1, 2, 3, 4} <= set(series.tolist())
+    model.save(tmp_path / "model")
+    again, before = Rater.load(tmp_path / "model", Halves()), len(server.requests)
+    np.testing.assert_array_equal(again.predict(truth.pairs), model.predict(truth.pairs))
+    assert len(server.requests) == before
+
+    scene, few = Scene(rated, {"Biases": BiasesConfig()}), rated.test.take(slice(0, 5))
+    told, predicted = fit_work(config, scene), answer_work(config, scene, few)
+    assert told is not None
+    assert predicted is not None
+    assert (told.requests, predicted.requests) == (4, 5)
+    lengths = [len(request["messages"][0]["content"]) for request in server.requests]
+    assert predicted.read / 5 == pytest.approx(np.mean(lengths) / 4, rel=0.2)
+    assert predicted.fees == pytest.approx(predicted.read * 3 / 1e6)
+    with pytest.raises(ValueError, match="chat goes with reading: written and finetune: null"):
+        RaterConfig.model_validate(config.model_dump() | {"reading": "expected"})
+    with pytest.raises(InputError, match="asks a chat endpoint has no language model that others could take"):
+        Rater(RaterConfig(base="Biases", tuned="Rater"), Halves(), model)
+
+
+def test_the_guides_example_is_a_recipe_of_models() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "guide.md").read_text(encoding="utf-8")
+    (block,) = (text for text in re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL) if "chat:" in text)
+    config = RankerConfig.model_validate(yaml.safe_load(block)["models"]["MF asked"])
+    assert config.chat is not None
+    assert None not in (config.chat.most_cost, config.chat.input_price, config.chat.output_price)
+    assert config.chat.key_variable in guide

@@ -64,6 +64,27 @@ def test_runs_without_them_have_no_chapter() -> None:
     assert reranking_markdown({"evaluation": EVALUATION}, {"models": {"MF": {"notes": {}}}}) == ""
 
 
+def test_one_system_over_two_bases() -> None:
+    over_base = row("sum", BOUNDS, user_activity=ACTIVITY)
+    over_plain = row("sum", None, user_activity=ACTIVITY[::-1]) | {"base": "plain MF", "depth": None, "value": None}
+    results = {"evaluation": EVALUATION, "rerankings": [over_base, over_plain]}
+    overall, activity = reranking_grids(results, {"models": {}})
+    assert [line[:4] for line in overall.rows] == [
+        ["sum", "MF", "+0.0100 ± 0.0010", "10"],
+        ["sum", "plain MF", "+0.0100 ± 0.0010", ""],
+    ]
+    assert overall.rows[1][3:] == [""] * 6
+    assert "not put in order there are no such bounds" in overall.note
+    assert [line[:3] for line in activity.rows] == [
+        ["sum", "MF", "+0.0300 ± 0.0010"],
+        ["sum", "plain MF", "-0.0100 ± 0.0010"],
+    ]
+    text = reranking_markdown(results, {"models": {}})
+    assert "| sum | plain MF | +0.0100 ± 0.0010 |" in text
+    alone = next(reranking_grids(results | {"rerankings": [over_base]}, {"models": {}}))
+    assert "no such bounds" not in alone.note
+
+
 def test_ratings_have_no_bounds() -> None:
     rows = [row("sum", None, user_activity=ACTIVITY) | {"depth": None, "value": None}]
     results = {"evaluation": {"task": "rating", "headline": "rmse"}, "rerankings": rows}

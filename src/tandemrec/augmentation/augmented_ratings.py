@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import quote
 
 import polars as pl
 from pydantic import Field, model_validator
@@ -139,21 +140,36 @@ class AugmentedRatings(RatingPredictor):
 def ask_for_attributes(split: Split, config: AugmentedRatingsConfig, judge: object, workspace: Path) -> pl.DataFrame:
     """The attributes, by the chat endpoint or by the language model of `judge`; see `write_attributes`.
 
+    Args:
+        split: whose items are asked about.
+        config: who is asked for what.
+        judge: the system `config.by`; None where a chat endpoint is asked.
+        workspace: keeps what the language model answers about every column in a folder of its own, so that a second
+            call asks only for what a killed one did not get; a chat endpoint's answers are kept by its client.
+
     Raises:
-        InputError: if the judge has no language model.
+        InputError: if the judge has no language model, or `max_new_tokens` leave no room for the question.
     """
     if config.chat is not None:
-        return write_attributes(split, config.data, Chat(config.chat).ask)
-    if not isinstance(judge, Instructed):
-        raise InputError(f"key 'by': '{config.by}' has no language model; name a rater, or a chat endpoint")
-    return write_attributes(split, config.data, _greedy(judge, config.data.max_new_tokens, workspace))
+        chat = Chat(config.chat)
+        return write_attributes(split, config.data, lambda _, prompts: chat.ask(prompts))
+    return write_attributes(split, config.data, _greedy(judge, config, workspace))
 
 
-def _greedy(judge: Instructed, limit: int, workspace: Path) -> Writer:
-    lm = judge.language_model
+def _greedy(judge: object, config: AugmentedRatingsConfig, workspace: Path) -> Writer:
+    if not isinstance(judge, Instructed) or judge.config.remote:
+        raise InputError(f"key 'by': '{config.by}' has no language model; name a rater that has, or a chat endpoint")
+    lm, limit = judge.language_model, config.data.max_new_tokens
+    room = lm.context - limit
+    if room < 1:
+        raise InputError(
+            f"key 'data.max_new_tokens': found {limit}, expected fewer than the {lm.context} tokens that the language "
+            f"model of '{config.by}' has for question and answer together"
+        )
 
-    def write(prompts: Sequence[str]) -> list[str]:
-        rows = [(lm.bos + ids)[-(lm.context - limit) :] for ids in lm.tokenize(prompts)]
-        return generate(lm, rows, GenerationConfig(beams=1), limit, workspace)
+    def write(name: str, prompts: Sequence[str]) -> list[str]:
+        rows = [(lm.bos + ids)[-room:] for ids in lm.tokenize(prompts)]
+        # A folder has room for the answers to one set of prompts.
+        return generate(lm, rows, GenerationConfig(beams=1), limit, workspace / f"attribute-{quote(name, safe='')}")
 
     return write

@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 
 import numpy as np
 import polars as pl
-import torch
 from pydantic import Field
 
-from tandemrec.aggregation.utilities import opinions
-from tandemrec.data.examples import Examples, IntArray, ItemArray, Ragged
+from tandemrec.aggregation.utilities import opinions, places
+from tandemrec.data.examples import Examples, ItemArray, Ragged
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
+from tandemrec.llm.recommenders.lessons import draw_unmet
 from tandemrec.recommender import Config, Recommender, Reranker, Scorer
 
 
@@ -57,7 +57,9 @@ AugmentationConfig = Annotated[PairsConfig | InsertionsConfig, Field(discriminat
 def augment(split: Split, config: AugmentationConfig, judge: Recommender, name: str, seed: int) -> pl.DataFrame:
     """Ask about items drawn uniformly from those outside a user's training items.
 
-    That validation and test items are among them is right: to leave them out would tell that they come later.
+    That validation and test items are among them is right: to leave them out would tell that they come later. A ranker
+    gets them in the order of its base, which is its hint; a base that is an aggregate or a ranker itself is asked about
+    them, too.
 
     Args:
         split: the data; the validation and test parts are not looked at.
@@ -71,7 +73,7 @@ def augment(split: Split, config: AugmentationConfig, judge: Recommender, name: 
         `place`, before which training item it goes (never behind the last). Unreadable answers give no row.
 
     Raises:
-        InputError: if the judge cannot be asked, or a user leaves too few items.
+        InputError: if the judge cannot be asked, its base cannot order given items, or a user leaves too few.
     """
     rng = np.random.default_rng(seed)
     users = np.flatnonzero(split.user_counts > 0)
@@ -80,9 +82,10 @@ def augment(split: Split, config: AugmentationConfig, judge: Recommender, name: 
     history = split.sequences.take(asked)
     nothing = Ragged.from_lengths(np.empty(0, np.int32), np.zeros(len(asked), np.int64))
     examples = Examples(asked.astype(np.int32), history, nothing, history, np.zeros(len(asked), np.int64))
-    items_BK = _unmet(examples, split.n_items, config.offered, rng)
-    if isinstance(judge, Reranker) and isinstance(judge.base, Scorer):
-        items_BK = _in_order_of(judge.base, examples, items_BK)
+    wanted = "a pair takes 2 items" if config.method == "pairs" else f"key 'data.offered': found {config.offered}"
+    items_BK = draw_unmet([history], split.n_items, config.offered, rng, wanted)
+    if isinstance(judge, Reranker):
+        items_BK = _in_order_of(judge.base, name, examples, items_BK)
     utility_BK = opinions(judge, name, examples, items_BK)
     readable = np.flatnonzero(~np.isnan(utility_BK).all(1))
     best = np.nanargmax(utility_BK[readable], axis=1)
@@ -128,33 +131,18 @@ def inserted(split: Split, frame: pl.DataFrame) -> Split:
     return replace(split, sequences=Ragged.from_lengths(values, longer))
 
 
-def _unmet(examples: Examples, n_items: int, k: int, rng: np.random.Generator) -> ItemArray:
-    """K different items (B, K) for each example, uniform over those outside its history: a row is drawn again until it
-    is one.
+def _in_order_of(base: Recommender, name: str, examples: Examples, items_BK: ItemArray) -> ItemArray:
+    """The items of each row, best first by the base of the judge of that name; equal ones keep their order.
+
+    Raises:
+        InputError: if the base cannot tell.
     """
-    n = len(examples)
-    met = np.unique(examples.history.rows() * n_items + examples.history.flat())
-    most = int(np.bincount(met // n_items, minlength=1).max(initial=0))
-    if n_items - most < k:
-        raise InputError(f"key 'data.offered': found {k}, but a user leaves only {n_items - most} items unmet")
-    drawn: IntArray = rng.integers(n_items, size=(n, k))
-    left = np.arange(n)
-    while len(left):
-        rows = drawn[left]
-        ordered = np.sort(rows, axis=1)
-        wrong = (ordered[:, 1:] == ordered[:, :-1]).any(1) | np.isin(rows + left[:, None] * n_items, met).any(1)
-        left = left[wrong]
-        drawn[left] = rng.integers(n_items, size=(len(left), k))
-    return drawn.astype(np.int32)
-
-
-def _in_order_of(base: Scorer, examples: Examples, items_BK: ItemArray) -> ItemArray:
-    """The items of each row, best first by a base: what its hint is made of."""
-    found, at = np.empty_like(items_BK), 0
-    for block in examples.blocks(base.rows_at_once(int(items_BK.max(initial=0)) + 1)):
-        items = torch.from_numpy(items_BK[at : at + len(block)].astype(np.int64))
-        value = base.scores(block).float().cpu().gather(1, items)
-        order = value.argsort(dim=1, descending=True, stable=True)
-        found[at : at + len(block)] = items.gather(1, order).numpy()
-        at += len(block)
-    return found
+    if isinstance(base, Reranker):
+        items_BK = _in_order_of(base.base, name, examples, items_BK)
+    elif not isinstance(base, Scorer):
+        raise InputError(
+            f"key 'by': '{name}' is asked about items in the order of its base, but a {type(base).__name__} cannot "
+            "order given items; name a ranker over a system that scores"
+        )
+    order_BK = np.argsort(places(opinions(base, name, examples, items_BK)), axis=1)
+    return np.take_along_axis(items_BK, order_BK, 1)

@@ -174,7 +174,7 @@ def think(
         seed: of everything that is drawn.
         workspace: keeps what was written, so that a killed call goes on.
     """
-    write = by_language_model(lm, config, seed, workspace) if chat is None else by_chat(chat, workspace)
+    write = by_language_model(lm, config, seed, workspace) if chat is None else by_chat(chat)
     frame, vectors = write_thoughts(split, config, write, encoder(lm), seed)
     frame.write_parquet(folder / THOUGHTS)
     save_file({name: value.contiguous() for name, value in vectors.items()}, folder / VECTORS)
@@ -196,10 +196,8 @@ def prompt_text(about: str, label: int, config: ThoughtsConfig) -> str:
     )
 
 
-def by_chat(config: ChatConfig, workspace: Path | None) -> Write:
-    """A chat endpoint, asked once for each prompt; answers are kept in `workspace` where the config names no cache."""
-    if config.cache is None and workspace is not None:
-        config = config.model_copy(update={"cache": workspace / "chat"})
+def by_chat(config: ChatConfig) -> Write:
+    """A chat endpoint, asked once for each prompt."""
     chat = Chat(config)
     return lambda prompts: [[answer] for answer in chat.ask(prompts)]
 

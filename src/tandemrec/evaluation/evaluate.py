@@ -170,8 +170,8 @@ def evaluate(
         lists: keep the recommended items too, and say what they are like; takes about as long as the counting.
 
     Raises:
-        InputError: if no example of the part can be judged, items are to be drawn for a recommender without scores, or
-            the items lack the named column.
+        InputError: if no example of the part can be judged, items are to be drawn for a recommender without scores, the
+            items lack the named column, or a score is not a number.
     """
     config = config or EvaluationConfig()
     candidates = split.item_counts > 0 if config.candidates == "train" else None
@@ -262,16 +262,24 @@ def target_ranks(
     first, are written into `lists` (B, K), where it is given and K is at most `depth`.
 
     Raises:
-        ValueError: if a score is not a number, which would compare as neither above nor below and look like a hit.
+        InputError: if a score is not a number, which would compare as neither above nor below and look like a hit.
     """
     if isinstance(recommender, Scorer):
         return _counted_ranks(recommender, examples, exclude_seen, candidates, ties, lists)
     ranking = recommender.rank(examples, depth, exclude_seen=exclude_seen, candidates=candidates)
     if np.isnan(ranking.scores).any():
-        raise ValueError(f"{type(recommender).__name__} gave scores that are not numbers")
+        raise diverged(recommender, "scores")
     if lists is not None:
         lists[:] = ranking.items[:, : lists.shape[1]]
     return _listed_ranks(ranking, examples.target, ties)
+
+
+def diverged(system: object, what: str) -> InputError:
+    """The error of a system whose `what` (scores, ratings) are not all numbers."""
+    return InputError(
+        f"{type(system).__name__} predicts {what} that are not numbers: its training diverged; lower "
+        "training.learning_rate"
+    )
 
 
 def _listed_ranks(ranking: Ranking, targets: Ragged, ties: Ties) -> FloatArray:
@@ -299,7 +307,7 @@ def _counted_ranks(
     for block, scores in score_blocks(scorer, examples):
         # One sum is quicker than asking every score; of +∞ and −∞ it is not a number either, so then they are asked.
         if bool(torch.isnan(scores.sum())) and bool(torch.isnan(scores).any()):
-            raise ValueError(f"{type(scorer).__name__} gave scores that are not numbers")
+            raise diverged(scorer, "scores")
         mask_scores(scores, block, exclude_seen=exclude_seen, candidates=candidates)
         rows = torch.from_numpy(block.target.rows()).to(scores.device)
         targets = torch.from_numpy(block.target.flat().astype(np.int64)).to(scores.device)

@@ -7,13 +7,14 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from pydantic import Field
 
 from tandemrec.data.ratings import target_ratings
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
+from tandemrec.evaluation.evaluate import diverged
 from tandemrec.evaluation.metrics import mae, rmse
+from tandemrec.evaluation.segments import count_groups
 from tandemrec.recommender import Config, RatingPredictor
 
 SEGMENTS = {"user activity": "user_count", "item popularity": "item_count"}
@@ -35,7 +36,8 @@ class RatingEvaluationConfig(Config):
     """Which part judges."""
 
     groups: int = Field(4, ge=1, le=100)
-    """Groups of about equal size, by training ratings of the user and of the item, whose errors are shown apart."""
+    """Groups of about equal size, by training ratings of the user and of the item, whose errors are shown apart; cold
+    users and items are a group of their own."""
 
     reference: str | None = None
     """The system that all others are tested against; null: the first of the recipe."""
@@ -67,7 +69,7 @@ class RatingEvaluation:
         """Errors by user activity and by item popularity: group → counts it spans, how many ratings, RMSE, MAE."""
         found = {}
         for name, column in SEGMENTS.items():
-            group = _groups(self.per_example[column].to_numpy(), self.config.groups)
+            group = count_groups(self.per_example[column].to_numpy(), self.config.groups)
             parts = [self.per_example.filter(pl.Series(group == number)) for number in np.unique(group)]
             found[name] = [
                 {"from": int(rows[column].min()), "to": int(rows[column].max()), "n": rows.height} | _errors(rows)  # type: ignore[arg-type]
@@ -87,8 +89,7 @@ def evaluate_ratings(
     """Judge a rating predictor on a part of a split.
 
     Raises:
-        InputError: if the part holds no targets, or one without a rating.
-        ValueError: if a prediction is not a number.
+        InputError: if the part holds no targets, or one without a rating, or a prediction is not a number.
     """
     config = config or RatingEvaluationConfig()
     rated, example = target_ratings(split, getattr(split, config.part))
@@ -96,7 +97,7 @@ def evaluate_ratings(
         raise InputError(f"the {config.part} part has no rating that can be judged")
     predicted = predictor.predict(rated.pairs).astype(np.float64)
     if not np.isfinite(predicted).all():
-        raise ValueError(f"{type(predictor).__name__} predicted ratings that are not numbers")
+        raise diverged(predictor, "ratings")
     error = predicted - rated.value
     frame = pl.DataFrame(
         {
@@ -127,9 +128,3 @@ def _errors(rows: pl.DataFrame) -> dict[str, dict[str, float]]:
         }
         for name in means
     }
-
-
-def _groups(counts: NDArray[np.int64], groups: int) -> NDArray[np.int64]:
-    """Group of every rating: cut at quantiles of the counts, equal counts never apart."""
-    bounds = np.quantile(counts, np.arange(1, groups) / groups, method="inverted_cdf")
-    return np.searchsorted(np.unique(bounds), counts, side="left")

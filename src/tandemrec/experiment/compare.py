@@ -12,7 +12,7 @@ from tandemrec.evaluation.comparison import ComparisonConfig, Repeats, compare_s
 from tandemrec.evaluation.cost import system_cost
 from tandemrec.experiment.pooling import Pooled, check_comparable, pool
 from tandemrec.experiment.run import Run
-from tandemrec.experiment.store import write_whole
+from tandemrec.experiment.store import check_folder, write_whole
 from tandemrec.report.comparison import comparison_latex, comparison_markdown
 from tandemrec.report.cost import Cost, mean_cost
 from tandemrec.report.html import comparison_page
@@ -48,6 +48,8 @@ def compare(
         InputError: if runs were not judged on the same questions in the same way, or lack the metric.
     """
     config = config or ComparisonConfig()
+    if out is not None:
+        check_folder(out)
     runs = [Run.open(path) for path in paths]
     if not runs:
         raise InputError("there is no run to compare, expected the folders of finished runs")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
+
+from tandemrec.augmentation.attributes import known_share, side_by_side
 from tandemrec.augmentation.augmented import ADDED, AugmentedConfig
 from tandemrec.augmentation.augmented_ratings import AugmentedRatingsConfig, ask_for_attributes
 from tandemrec.augmentation.preferences import augment
@@ -18,12 +23,19 @@ from tandemrec.experiment.store import Artifact, plain
 from tandemrec.llm.instructions import Origin, write_instructions
 from tandemrec.llm.recommenders.instructed import InstructedConfig
 from tandemrec.recommender import Config
+from tandemrec.work import NOTHING, Foresight
 
 if TYPE_CHECKING:
     from tandemrec.experiment.stages import Stages
 
 INSTRUCTIONS = "instructions.parquet"
 """What a ranker or rater is tuned on."""
+
+ANSWERING = {"url", "model", "temperature", "max_tokens"}
+"""Settings of a chat endpoint that its answers depend on; the others are about patience and price."""
+
+OF_SPLIT = ("catalogue.json", "users.safetensors")
+"""What a ranker or rater keeps of items and users, of which its language model by itself knows nothing."""
 
 
 @dataclass
@@ -34,7 +46,8 @@ class Mutual:
         stages: of the run.
         split: what may be trained on.
         content: hash of that.
-        origins: conventional models that were trained on earlier parts for the sake of their hints.
+        origins: what was made on the way: conventional models that were trained on earlier parts for the sake of their
+            hints, and single attributes.
     """
 
     stages: Stages
@@ -110,23 +123,59 @@ class Mutual:
         return self.stages.get(f"augment:{config.by}", depends, make, foresight)
 
     def _attributes(self, config: AugmentedRatingsConfig) -> Artifact:
-        """Attributes of the items that a language model knows."""
+        """Attributes of the items that a language model knows, those of all columns together."""
+        columns = {name: self._attribute(name, config) for name in config.data.columns}
+        self.origins += columns.values()
+
+        def make(draft: Path, work: Path) -> dict[str, Any]:
+            frame = side_by_side([pl.read_parquet(column.path / ADDED) for column in columns.values()])
+            frame.write_parquet(draft / ADDED)
+            return {"known_share": known_share(frame, config.data)}
+
+        depends = {
+            "columns": [[name, column.content] for name, column in columns.items()],
+            "code": code_version("augmentation/attributes.py"),
+        }
+        return self.stages.get("augment:attributes", depends, make, Foresight(config, lambda _: NOTHING))
+
+    def _attribute(self, name: str, config: AugmentedRatingsConfig) -> Artifact:
+        """One attribute of the items; the same for all splits and all sets of columns.
+
+        What it depends on is what the answers depend on, and no more: nobody is asked again about the same items.
+        """
+        data = config.data.model_copy(update={"columns": {name: config.data.columns[name]}})
+        one = config.model_copy(update={"data": data})
 
         def make(draft: Path, work: Path) -> dict[str, Any]:
             judge = None if config.by is None else self.stages.load(config.by)
-            frame = ask_for_attributes(self.split, config, judge, work)
+            frame = ask_for_attributes(self.split, one, judge, work)
             frame.write_parquet(draft / ADDED)
-            return {"known_share": {name: 1 - frame[name].null_count() / frame.height for name in config.data.columns}}
+            return {"known_share": known_share(frame, data)}
 
+        texts = self.split.dataset.items.select("item_id", "title").rows()
         depends = {
-            "split": self.content,
-            "judge": self.stages.partners(config),
-            "chat": None if config.chat is None else plain(config.chat),
-            "config": plain(config.data),
-            "code": code_version("augmentation", "llm"),
+            "items": hashlib.sha256(json.dumps(texts).encode()).hexdigest(),
+            "language_model": None if config.by is None else self._asked(config.by),
+            "chat": None if config.chat is None else config.chat.model_dump(mode="json", include=ANSWERING),
+            "config": plain(data),
+            "code": code_version("augmentation/attributes.py", "augmentation/augmented_ratings.py", "llm"),
         }
-        foresight = self.stages.foresights.attributes(config, self.split)
-        return self.stages.get("augment:attributes", depends, make, foresight)
+        foresight = self.stages.foresights.attributes(one, self.split)
+        return self.stages.get(f"augment:attributes:{name}", depends, make, foresight)
+
+    def _asked(self, name: str) -> dict[str, Any]:
+        """Identity of the language model of a ranker or rater, which may be another system's."""
+        from tandemrec.experiment.stages import folder_identity  # which imports this module
+
+        config = self.stages.recipe.models[name]
+        while isinstance(config, InstructedConfig) and config.tuned is not None:
+            name = config.tuned
+            config = self.stages.recipe.models[name]
+        base = self.stages.bases.get(name)
+        return {
+            "base": base.content if base else folder_identity(config),
+            "tuned": self.stages.fitted[name].content_but(*OF_SPLIT),
+        }
 
     def _origin(self, name: str, number: int, config: InstructedConfig) -> Artifact:
         """A conventional model trained on an earlier part of every history.

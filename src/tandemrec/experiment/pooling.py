@@ -41,9 +41,8 @@ def check_comparable(runs: Sequence[Run]) -> None:
     for run in runs[1:]:
         for what, ours, theirs in zip(_FACTS, _facts(first), _facts(run), strict=True):
             if ours != theirs:
-                raise InputError(
-                    f"{first.path} and {run.path} cannot be compared: their {what} differ, found {ours} and {theirs}"
-                )
+                found = f"found {_unlike(ours, theirs)} and {_unlike(theirs, ours)}"
+                raise InputError(f"{first.path} and {run.path} cannot be compared: their {what} differ, {found}")
 
 
 def pool(runs: Sequence[Run]) -> dict[str, Pooled]:
@@ -78,7 +77,11 @@ def pool(runs: Sequence[Run]) -> dict[str, Pooled]:
 
 def _frames(run: Run) -> Iterable[tuple[str, pl.DataFrame]]:
     """Every system's rows of the run's `per_user.parquet`, sorted by example."""
-    frame = pl.read_parquet(run.path / PER_USER)
+    try:
+        frame = pl.read_parquet(run.path / PER_USER)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{run.path / PER_USER} cannot be read: {reason}; expected the table a run writes") from None
     for name in frame["system"].unique(maintain_order=True):
         yield name, frame.filter(pl.col("system") == name).drop("system").sort("example")
 
@@ -92,11 +95,18 @@ def _facts(run: Run) -> tuple[object, ...]:
     sampled = any(size is not None for size in split.sample.model_dump().values())
     return (
         f"{results['data']['name']} {results['data']['fingerprint'][:12]}",
-        f"{results['split']['protocol']} {split.model_dump(mode='json')}",
+        {"protocol in words": results["split"]["protocol"]} | split.model_dump(mode="json"),
         results["seed"] if sampled else None,
         judged.get("task", "ranking"),
         f"{judged['part']} part, {judged['n']:,} examples. {judged['protocol']}",
     )
+
+
+def _unlike(fact: object, other: object) -> object:
+    """A fact, or of several those that the other has otherwise."""
+    if not isinstance(fact, dict) or not isinstance(other, dict):
+        return fact
+    return ", ".join(f"{key} '{value}'" for key, value in fact.items() if other.get(key) != value)
 
 
 def _identity(recipe: Recipe, name: str) -> str:

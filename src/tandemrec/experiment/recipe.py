@@ -97,17 +97,24 @@ class Recipe(Config):
                     raise ValueError(
                         f"the model '{name}' builds on '{partner}', which is no model of the recipe; {hint}"
                     )
-            tuned = config.tuned if isinstance(config, InstructedConfig) else None
-            if tuned is not None and not isinstance(self.models[tuned], InstructedConfig):
-                raise ValueError(
-                    f"the model '{name}' asks the language model tuned for '{tuned}', which is a {self.models[tuned].model}; "
-                    "expected a ranker or rater"
-                )
             teacher = config.teacher if isinstance(config, WriterConfig) else None
             if teacher is not None and self.models[teacher].model != config.model:
                 raise ValueError(
                     f"the model '{name}' ({config.model}) cannot learn from '{teacher}' ({self.models[teacher].model})"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _tuned_language_models_are_there(self) -> Self:
+        for name, config in self.models.items():
+            if not isinstance(config, InstructedConfig) or config.tuned is None:
+                continue
+            owner = self.models[config.tuned]
+            asks = f"the model '{name}' asks the language model tuned for '{config.tuned}'"
+            if not isinstance(owner, InstructedConfig):
+                raise ValueError(f"{asks}, which is of the kind '{owner.model}', expected a ranker or rater")
+            if owner.remote:
+                raise ValueError(f"{asks}, which asks a chat endpoint and has none; give it the same 'chat' instead")
         return self
 
     @model_validator(mode="after")
@@ -266,9 +273,10 @@ def parse_yaml(text: str, label: str) -> dict[str, Any]:
     """A YAML mapping.
 
     Raises:
-        InputError: naming line and column of a mistake.
+        InputError: naming line and column of a mistake, such as a key that is there twice.
     """
     try:
+        _refuse_twice(yaml.compose(text, yaml.SafeLoader), label, set())
         tree = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
@@ -279,6 +287,23 @@ def parse_yaml(text: str, label: str) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise InputError(f"{label}: found {type(tree).__name__}, expected a mapping with the keys of a recipe")
     return tree
+
+
+def _refuse_twice(node: yaml.Node | None, label: str, seen: set[int]) -> None:
+    """Refuse a mapping with a key written twice, of which YAML would silently keep the last."""
+    if node is None or isinstance(node, yaml.ScalarNode) or id(node) in seen:
+        return
+    seen.add(id(node))
+    lines: dict[str, int] = {}
+    for child in node.value:
+        for part in child if isinstance(node, yaml.MappingNode) else (child,):
+            _refuse_twice(part, label, seen)
+        if isinstance(node, yaml.MappingNode) and isinstance(child[0], yaml.ScalarNode) and child[0].value != "<<":
+            key, mark = child[0].value, child[0].start_mark
+            if key in lines:
+                place = f"line {mark.line + 1}, column {mark.column + 1}"
+                raise InputError(f"{label}: {place}: found the key '{key}' again, which line {lines[key]} has already")
+            lines[key] = mark.line + 1
 
 
 def explain(error: ValidationError, tree: Any) -> str:

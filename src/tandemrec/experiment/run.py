@@ -28,7 +28,7 @@ from tandemrec.experiment.recipe import Recipe, load_recipe
 from tandemrec.experiment.results import collect
 from tandemrec.experiment.selection_facts import selection_facts
 from tandemrec.experiment.stages import PER_EXAMPLE, Choice, Stages
-from tandemrec.experiment.store import Artifact, StageEvent, Store, default_root, find_damage, write_whole
+from tandemrec.experiment.store import Artifact, StageEvent, Store, check_folder, default_root, find_damage, write_whole
 from tandemrec.recommender import NO_ITEM, Ranking, RatingPredictor
 from tandemrec.report.comparison import comparison_latex
 from tandemrec.report.html import run_page
@@ -61,6 +61,7 @@ def run(
     """
     out = out or Path("runs") / recipe.name
     check(recipe, dataset)
+    check_folder(out)
     stages = Stages(Store(store or default_root(), listen), recipe)
 
     found = walk(stages, dataset)

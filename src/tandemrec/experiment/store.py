@@ -194,6 +194,19 @@ def _foreseen(foresight: Foresight | None) -> dict[str, Any] | None:
     return None if work is None else asdict(work)
 
 
+def check_folder(path: Path) -> None:
+    """Refuse a place where no folder can be made or written, before hours of work end there.
+
+    Raises:
+        InputError: naming what stands in the way.
+    """
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise InputError(f"{there} is a file, expected a folder for results")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{there} may not be written, expected a folder for results")
+
+
 def write_whole(path: Path, content: Any) -> None:
     """Write JSON beside its place and rename it, so that what stands under the name is never half a file."""
     draft = path.with_name(path.name + ".draft")

@@ -1,15 +1,18 @@
-"""A client of any OpenAI-compatible chat endpoint: patient, paced, counted, and it never asks the same twice."""
+"""A client of any OpenAI-compatible chat endpoint: patient, paced, counted, and no answer is paid for twice."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import http.client
 import json
 import os
+import re
 import threading
 import time
 import urllib.error
 import urllib.request
+from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +24,7 @@ from tandemrec import __version__
 from tandemrec.errors import InputError
 from tandemrec.llm.traffic import TRAFFIC
 from tandemrec.recommender import Config
+from tandemrec.training import from_first, process_rank
 
 PASSING = {408, 409, 425, 429, 500, 502, 503, 504}
 """Statuses that may be gone when asked again."""
@@ -69,10 +73,42 @@ class ChatConfig(Config):
     """Price of a million answer tokens."""
 
     most_cost: float | None = Field(None, gt=0)
-    """No further question is asked once answers have cost this much; null: no limit."""
+    """No further question is asked once this process, which is a run from start to end or kill, has paid so much to the
+    endpoint with the key of `key_variable`, whatever stage and system asked; questions that are open then are still
+    answered and paid. null: no limit."""
 
     cache: Path | None = None
-    """Folder in which answers are kept and found again; null: for the life of the client."""
+    """Folder in which answers are kept as they come. Who asks the same of the same endpoint and model, with the same
+    temperature and `max_tokens`, finds them there and pays nothing: a stage after a kill, other stages, other runs.
+    null: `chat` in `$TANDEMREC_STORE`, else in `tandemrec/artifacts` of the user's cache directory, whichever store a
+    run writes to. Name another folder once a server has another model under the old name."""
+
+    def answers_folder(self) -> Path:
+        """Where answers are kept."""
+        if self.cache is not None:
+            return self.cache.expanduser()
+        user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return Path(os.environ.get("TANDEMREC_STORE") or user / "tandemrec" / "artifacts") / "chat"
+
+
+class Account:
+    """What this process has paid to one endpoint with one key, in the unit of `ChatConfig.input_price`.
+
+    Attributes:
+        spent: by all clients.
+    """
+
+    def __init__(self) -> None:
+        self.spent, self._lock = 0.0, threading.Lock()
+
+    def pay(self, cost: float) -> None:
+        """Add to what is spent."""
+        with self._lock:
+            self.spent += cost
+
+
+ACCOUNTS: defaultdict[tuple[str, str], Account] = defaultdict(Account)
+"""By address and variable of the key: every stage makes clients of its own, and a limit holds for all of them."""
 
 
 class Chat:
@@ -80,6 +116,7 @@ class Chat:
 
     Attributes:
         config: the configuration.
+        account: what all clients of the endpoint have paid.
         attempts: requests that were sent, failed ones included.
         prompt_tokens: tokens of answered prompts, as the server counts them.
         answer_tokens: tokens of answers.
@@ -89,24 +126,33 @@ class Chat:
         self.config = config
         self.attempts = self.prompt_tokens = self.answer_tokens = 0
         self._url = config.url.rstrip("/").removesuffix("/v1") + "/v1/chat/completions"
+        self.account = ACCOUNTS[self._url, config.key_variable]
         self._lock, self._next_start = threading.Lock(), 0.0
-        self._file = None if config.cache is None else config.cache / "answers.jsonl"
-        self._answers = self._read()
+        self._answers, self._bytes_read = dict[str, str](), 0
+        settings = hashlib.sha256(json.dumps(self._settings).encode()).hexdigest()[:16]
+        model = re.sub(r"[^\w.-]+", "-", config.model)
+        self._file = config.answers_folder() / f"{model}-{settings}.jsonl"
 
     @property
     def cost(self) -> float:
-        """What the answers of this client have cost; answers found in the cache cost nothing."""
-        config = self.config
-        return (self.prompt_tokens * config.input_price + self.answer_tokens * config.output_price) / 1e6
+        """What the answers of this client have cost; those that were found cost nothing."""
+        return self._price(self.prompt_tokens, self.answer_tokens)
 
     def ask(self, prompts: Sequence[str]) -> list[str]:
-        """The answers to user messages, in order.
+        """The answers to user messages, in order. Of several processes the first asks for all.
 
         Raises:
-            InputError: if the server refuses, keeps failing or answers in another form, or the cost reached its limit.
+            InputError: if the server refuses, keeps failing or answers in another form, the cost reached its limit, or
+                answers cannot be kept.
         """
+        return from_first(self._ask(prompts) if process_rank() == 0 else [])
+
+    def _ask(self, prompts: Sequence[str]) -> list[str]:
+        self._catch_up()
         keys = [self._key(prompt) for prompt in prompts]
         new = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in self._answers}
+        if new:
+            self._open_file()
         with ThreadPoolExecutor(self.config.parallel) as pool:
             waiting = [pool.submit(self._answer, key, prompt) for key, prompt in new.items()]
             try:
@@ -119,8 +165,9 @@ class Chat:
 
     def _answer(self, key: str, prompt: str) -> None:
         config = self.config
-        if config.most_cost is not None and self.cost >= config.most_cost:
-            raise InputError(f"key 'chat.most_cost': {self.cost:.4f} were spent, {config.most_cost:g} are allowed")
+        spent = self.account.spent
+        if config.most_cost is not None and spent >= config.most_cost:
+            raise InputError(f"key 'chat.most_cost': {spent:.4f} were spent, {config.most_cost:g} are allowed")
         body = {
             "model": config.model,
             "messages": [{"role": "user", "content": prompt}],
@@ -138,10 +185,9 @@ class Chat:
             self.prompt_tokens += counts[0]
             self.answer_tokens += counts[1]
             TRAFFIC.count(*counts)
+            self.account.pay(self._price(*counts))
             self._answers[key] = text
-            if self._file is not None:
-                with self._file.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"key": key, "answer": text}) + "\n")
+            self._keep(key, text)
 
     def _patiently(self, body: dict[str, Any]) -> Any:
         """The reply of the first attempt that succeeds."""
@@ -190,20 +236,52 @@ class Chat:
             self._next_start = start + 60.0 / self.config.per_minute
         time.sleep(max(0.0, start - time.monotonic()))
 
-    def _key(self, prompt: str) -> str:
-        config = self.config
-        asked = [self._url, config.model, config.temperature, config.max_tokens, prompt]
-        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+    def _price(self, prompt_tokens: int, answer_tokens: int) -> float:
+        return (prompt_tokens * self.config.input_price + answer_tokens * self.config.output_price) / 1e6
 
-    def _read(self) -> dict[str, str]:
-        """Answers of earlier clients; a line that a kill cut short is left out."""
-        if self._file is None:
-            return {}
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        text = self._file.read_text(encoding="utf-8") if self._file.exists() else ""
-        whole = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
-        self._file.write_text("".join(whole), encoding="utf-8")
-        return {row["key"]: row["answer"] for row in map(json.loads, whole)}
+    @property
+    def _settings(self) -> list[str | float]:
+        """What an answer depends on beside the prompt."""
+        return [self._url, self.config.model, self.config.temperature, self.config.max_tokens]
+
+    def _key(self, prompt: str) -> str:
+        return hashlib.sha256(json.dumps([*self._settings, prompt]).encode()).hexdigest()
+
+    def _open_file(self) -> None:
+        """Make sure that answers can be kept before any is paid for."""
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            self._file.open("ab").close()
+        except OSError as error:
+            raise InputError(
+                f"key 'chat.cache': answers cannot be kept in {self._file.parent}: {error.strerror}"
+            ) from None
+
+    def _keep(self, key: str, text: str) -> None:
+        """Add an answer to the file, which other clients and processes write to as well."""
+        line = json.dumps({"key": key, "answer": text}).encode() + b"\n"
+        with self._file.open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(0, end - 1))
+            # A line that a kill cut short ends here, lest it spoil the next one.
+            file.write(line if file.read(1) in (b"", b"\n") else b"\n" + line)
+
+    def _catch_up(self) -> None:
+        """Take in what was kept since the last look, by whichever client; a line that a kill cut short says nothing."""
+        if not self._file.is_file():
+            return
+        with self._file.open("rb") as file:
+            file.seek(self._bytes_read)
+            new = file.read()
+        whole = new[: new.rfind(b"\n") + 1]
+        self._bytes_read += len(whole)
+        for line in whole.splitlines():
+            try:
+                row = json.loads(line)
+                self._answers.setdefault(row["key"], row["answer"])
+            except (ValueError, KeyError, TypeError):
+                continue
 
 
 class _PassingError(Exception):

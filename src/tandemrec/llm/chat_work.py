@@ -25,7 +25,7 @@ def chat_work(config: ChatConfig, prompts: Sequence[str], answers: Sequence[str]
     read = float(np.mean([len(prompt) for prompt in prompts])) / CHARACTERS
     written = float(config.max_tokens)
     if answers is not None:
-        written = min(written, float(np.mean([len(answer) for answer in answers])) / CHARACTERS)
+        written = min(written, max(1.0, float(np.mean([len(answer) for answer in answers])) / CHARACTERS))
     return count * Work(
         read=read,
         written=written,

@@ -28,7 +28,10 @@ BULLET = re.compile(
 )
 QUOTED = re.compile(r"[\"“”«»]([^\"“”«»]{2,})[\"“”«»]")
 QUOTES = "\"'“”‘’«»`*_ \t"
+MARKS = QUOTES + ".,;!"
 NUMBER = re.compile(r"(?<![\d.,])[-+]?\d+(?:[.,]\d+)?")
+THOUGHT = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.IGNORECASE | re.DOTALL)
+BEGUN_THOUGHT = re.compile(r"\A.*</think(?:ing)?>", re.IGNORECASE | re.DOTALL)
 TALK = tuple("here sure based rank answer these this note hope because please therefore thank output response".split())
 WORDED = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
 
@@ -59,13 +62,13 @@ def parse_ranking(answer: str, titles: Sequence[str]) -> ParsedRanking:
     Understood are lists by lines, numbers, bullets, quotes, semicolons, arrows, bars, commas and JSON; another case,
     accents, entities, moved articles ("Matrix, The"), missing or added years, comments behind a title, misspellings, a
     title that is cut off, words around the list. Two candidates of one title are told apart by their years, or else
-    named one after the other.
+    named one after the other. Thoughts between `<think>` and `</think>` are no part of the answer.
 
     Args:
         answer: the generated text.
         titles: of the candidates.
     """
-    forms = _Forms(titles)
+    forms, answer = _Forms(titles), _without_thoughts(answer)
     names = [name for name in _entries(answer) if _plain(name)]
     found = [forms.find(name, last=place + 1 == len(names)) for place, name in enumerate(names)]
     if sum(item is not None for item in found) <= 1:
@@ -78,18 +81,28 @@ def parse_ranking(answer: str, titles: Sequence[str]) -> ParsedRanking:
 
 
 def parse_rating(answer: str, low: float, high: float) -> float | None:
-    """The number an answer gives, if it lies within [low, high]: the last one behind a colon, else the first of all.
+    """The number an answer gives, if it lies within [low, high]: that of a first line which is nothing else, the last
+    one behind a colon, or the first of all.
 
-    "4/5" and "4 out of 5" are 4; a number in words counts; None where there is none in range.
+    "4/5" and "4 out of 5" are 4; a number in words counts; None where there is none in range. Thoughts between
+    `<think>` and `</think>` are no part of the answer.
     """
+    answer = _without_thoughts(answer)
     text = re.sub(r"\s*(?:/|out of|von|of)\s*\d+(?:[.,]0)?\b", "", answer, flags=re.IGNORECASE)
-    for part in (text.rpartition(":")[2] if ":" in text else "", text):
+    # A language model that was only trained to go on with texts writes the next question behind its answer.
+    first = text.strip().partition("\n")[0].strip(MARKS)
+    for part in (first if NUMBER.fullmatch(first) else "", text.rpartition(":")[2] if ":" in text else "", text):
         for match in NUMBER.finditer(part):
             value = float(match.group().replace(",", "."))
             if low <= value <= high:
                 return value
     words = re.findall(r"[a-z]+", answer.lower())
     return next((float(WORDED[word]) for word in words if low <= WORDED.get(word, low - 1) <= high), None)
+
+
+def _without_thoughts(answer: str) -> str:
+    """What a reasoning model says beside its thoughts; they may be cut off, or begin in the prompt."""
+    return BEGUN_THOUGHT.sub("", THOUGHT.sub("\n", answer))
 
 
 class _Forms:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from tandemrec.data.split import Split
 from tandemrec.llm.chat_work import chat_work
 from tandemrec.llm.corpus import catalogue_documents
 from tandemrec.llm.finetune import FineTuneConfig, length_batches
+from tandemrec.llm.generate import GenerationConfig
 from tandemrec.llm.model import ENCODE_TOKENS
 from tandemrec.llm.nano import NanoConfig
 from tandemrec.llm.objectives import Prompted
@@ -395,7 +397,14 @@ def _answer_rater(config: RaterConfig, scene: Scene, examples: Examples) -> Work
     users = max(1, len(np.unique(examples.user)))
     system, its = scene.of(config.base)
     predicted = answer_work(system, its, examples)
-    return None if predicted is None else predicted + _judging(config, scene, users, ratings / users)
+    if predicted is None or config.chat is None:
+        return None if predicted is None else predicted + _judging(config, scene, users, ratings / users)
+    questions, titles = _questions(config, scene.split, "rating"), scene.split.dataset.titles
+    prompts = [
+        head_text(question, titles, (1.0, 5.0), config.prompt) + tail_text("rating", title, "4.0", config.prompt)
+        for question, title in zip(questions, cycle(titles), strict=False)
+    ]
+    return predicted + chat_work(config.chat, prompts, RATINGS, ratings)
 
 
 def owner_of(config: InstructedConfig, scene: Scene) -> tuple[InstructedConfig, Scene]:
@@ -417,6 +426,9 @@ def _judging(config: InstructedConfig, scene: Scene, users: int, candidates: flo
         settings, limit = config.generation, plant.reader.context // CUT_ANSWER
         work = plant.writing(heads, answers, settings.beams, settings.batch_size, limit)
         return (users / len(heads)) * work
+    if isinstance(config, RaterConfig) and config.reading == "written":
+        work = plant.writing(heads, answers, 1, GenerationConfig().batch_size, config.max_new_tokens)
+        return (users * candidates / len(heads)) * work
     tail = float(np.mean([len(ids) for ids in _tails(config, plant, split, style)]))
     # Answers of one token are read behind a tail; longer ones are completions of their own, each with its tail.
     options = option_tokens(reader, [YES, NO] if style == "like" else RATINGS, config.prompt)  # type: ignore[arg-type]

@@ -14,6 +14,9 @@ LEFT, RIGHT, TOP, BOTTOM = 64, 16, 28, 46
 LETTER, LINE = 8.8, 20
 """Width of a letter of the plots' text and height of its lines, in a wide font of the size that small plots have."""
 
+NAMED = 240
+"""Widest name beside a point; longer ones are cut."""
+
 SERIES = 8
 """Different colours; a plot of more systems would be read by nobody."""
 
@@ -39,10 +42,15 @@ class _Axis:
         return round(self.start + share * (self.stop - self.start), 1)
 
     def ticks(self) -> list[float]:
-        """Round values within the range: powers of ten, or four to eight multiples of 1, 2 or 5."""
+        """Round values within the range: powers of ten, where these are few also twice and five times them; or four to
+        eight multiples of 1, 2 or 5.
+        """
         if self.log:
-            powers = range(math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9) + 1)
-            return [10.0**power for power in powers]
+            powers = range(math.floor(math.log10(self.low)), math.floor(math.log10(self.high) + 1e-9) + 1)
+            found = [[factor * 10.0**power for power in powers for factor in kept] for kept in ((1,), (1, 2, 5))]
+            within = [[tick for tick in ticks if self.low <= tick * (1 + 1e-9)] for ticks in found]
+            within = [[tick for tick in ticks if tick <= self.high * (1 + 1e-9)] for ticks in within]
+            return within[0] if len(within[0]) > 2 else within[1]
         span = self.high - self.low
         if span <= 0:
             return [self.low]
@@ -81,6 +89,8 @@ def scatter_plot(
 ) -> Markup:
     """Accuracy over cost, cost on a logarithmic axis; the systems of the front are filled and joined by a line.
 
+    Those of the front are named first; where a name finds no room stands a number, and the name below the plot.
+
     Args:
         points: name, cost (above 0), accuracy, whether it is on the front.
         x_label: of the costs.
@@ -96,15 +106,28 @@ def scatter_plot(
     parts.append(Markup('<polyline class="front" points="{}"/>').format(path))
     taken = [_around(x(cost), y(value), 5) for _, cost, value, _ in points]
     taken += [_around(*place, 2) for one, other in pairwise(front) for place in _along(one, other)]
-    for name, cost, value, kept in points:
+    below: list[str] = []
+    for name, cost, value, kept in sorted(points, key=lambda point: (not point[3], -point[2])):
+        at, level = x(cost), y(value)
         parts.append(
             Markup('<circle class="{}" cx="{}" cy="{}" r="5"><title>{}</title></circle>').format(
-                "dot" if kept else "hollow", x(cost), y(value), f"{name}: {value:.4f}, {x_format(cost)}"
+                "dot" if kept else "hollow", at, level, f"{name}: {value:.4f}, {x_format(cost)}"
             )
         )
-        parts.append(_label(name, x(cost), y(value), taken))
+        label = _label(_cut(name, NAMED), at, level, taken)
+        if label is None:
+            below.append(f"{len(below) + 1} {name}")
+            number = str(len(below))
+            label = _label(number, at, level, taken) or _text(at + 7, level + 4, number, "start")
+        parts.append(label)
     parts += [_text((LEFT + WIDTH) / 2, HEIGHT - 8, x_label, "middle"), _text(4, 12, y_label, "start")]
-    return _svg(parts, HEIGHT, f"{y_label} over {x_label}")
+    rows = _legend_rows(below)
+    for place, row in enumerate(rows if below else []):
+        left = float(LEFT)
+        for _, name in row:
+            parts.append(_text(left, HEIGHT + LINE * place + 16, name, "start"))
+            left += 40 + LETTER * len(name)
+    return _svg(parts, HEIGHT + (8 + LINE * len(rows)) * bool(below), f"{y_label} over {x_label}")
 
 
 def line_plot(
@@ -222,8 +245,8 @@ def _legend_rows(names: Sequence[str]) -> list[list[tuple[int, str]]]:
     return rows
 
 
-def _label(name: str, x: float, y: float, taken: list[tuple[float, float, float, float]]) -> Markup:
-    """A point's name beside it, where nothing is written yet; the place is taken then."""
+def _label(name: str, x: float, y: float, taken: list[tuple[float, float, float, float]]) -> Markup | None:
+    """A point's name beside it, where nothing is written yet; the place is taken then. None: there is no such place."""
     width = LETTER * len(name)
     places = [(x + 9, y + 4, "start"), (x - 9, y + 4, "end"), (x, y - 10, "middle"), (x, y + 18, "middle")]
     places += [(x + 9, y + shift, "start") for shift in (-12, 20, -28, 36)]
@@ -234,7 +257,7 @@ def _label(name: str, x: float, y: float, taken: list[tuple[float, float, float,
         if inside and not any(_overlap(box, other) for other in taken):
             taken.append(box)
             return _text(at, level, name, anchor)
-    return _text(x + 9, y + 4, name, "start")
+    return None
 
 
 def _around(x: float, y: float, reach: float) -> tuple[float, float, float, float]:

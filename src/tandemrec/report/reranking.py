@@ -1,4 +1,4 @@
-"""What aggregates and rankers add to the systems they build on, whom they listen to, and what asking costs."""
+"""What systems add to those they build on, and added data to a model; whom aggregates listen to; what asking costs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Grid(NamedTuple):
 
 
 def reranking_grids(results: Mapping[str, Any], card: Mapping[str, Any]) -> Iterator[Grid]:
-    """The tables of a run; none where nothing builds on another system's answers.
+    """The tables of a run; none where nothing builds on another system's answers or on added data.
 
     Args:
         results: its `results.json`.
@@ -67,7 +67,7 @@ def gain_grid(metric: str, found: Sequence[Mapping[str, Any]]) -> Grid:
 
     Args:
         metric: of all figures.
-        found: rows of `rerankings`, or their means over trainings, which have `chosen`.
+        found: rows of `rerankings`, or their means over trainings, which have `chosen`; a system may have two bases.
     """
     bounded, chosen = (any(row.get(key) for row in found) for key in ("bounds", "chosen"))
     header = ["system", "base", "gain"]
@@ -80,7 +80,7 @@ def gain_grid(metric: str, found: Sequence[Mapping[str, Any]]) -> Grid:
         if bounded:
             bounds = row["bounds"]
             known = [bounds["shuffled"], bounds["base"], row["value"], bounds["ceiling"]] if bounds else []
-            shown += [str(row["depth"]), f"{bounds['reach']:.4f}"] if bounds else [str(row["depth"]), ""]
+            shown += ["" if row["depth"] is None else str(row["depth"]), f"{bounds['reach']:.4f}" if bounds else ""]
             shown += [f"{value:.4f}" for value in known] or [""] * 4
         rows.append([*shown, *(["; ".join(map(_choice, row["chosen"]))] if chosen else [])])
     note = f"Difference in {metric} over the same users ± standard error; positive is better."
@@ -89,6 +89,8 @@ def gain_grid(metric: str, found: Sequence[Mapping[str, Any]]) -> Grid:
             " Reach: share of the users whose target is among the candidates, which no order can exceed (HR of that "
             f"depth); {metric} of shuffled candidates, in the base's order, and with every target in reach first."
         )
+        if not all(row["bounds"] for row in found):
+            note += " Over a base whose candidates are not put in order there are no such bounds."
     if chosen:
         note += " Chosen on validation: whom it asks, and α₁ and α₂, or α of everybody or of every group of users."
     return Grid(f"Gain in {metric}", header, rows, note)
@@ -145,7 +147,10 @@ def _asking(models: Mapping[str, Any], rated: bool) -> Grid:
         for name, answers in asked.items()
     ]
     what = "one rating of each" if rated else "all candidates of each"
-    note = f"Measured on validation users after tuning, {what}: tokens read and written. Readability is that of lists."
+    note = (
+        f"Measured on validation users after tuning, {what}: tokens read and written. Unreadable: of the answers that "
+        "were written."
+    )
     return Grid("What asking costs", ["system", *(title for _, title, _ in kept)], rows, note)
 
 

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from rated import N_ITEMS, N_USERS, small_dataset, small_split
 
 from tandemrec.conventional.rating.features import EncodedField, FeaturesConfig, encode_fields
@@ -24,6 +25,8 @@ ALL = FeaturesConfig.model_validate(
         "items": {"genres": None, "people": {"kind": "set", "separator": ","}, "title": {"kind": "words"}},
     }
 )
+
+YEARS = list(range(1990, 1990 + N_ITEMS))
 
 
 def field(split: Split, side: str, name: str, **settings: Any) -> EncodedField:
@@ -191,11 +194,34 @@ def test_a_new_attribute_column_joins_by_name() -> None:
         ("genres", {"kind": "category"}, "the column holds lists, expected 'set', found 'category'"),
         ("people", {"kind": "set"}, r"'features\.items\.people\.separator': the column holds String, expected what"),
         ("people", {"separator": ","}, "it cuts the text of a set, found a category"),
+        ("year", {"prefix": 3}, r"\.items\.year\.prefix': it changes nothing of a number, found a column of Int64"),
+        ("year", {"min_count": 5}, r"\.min_count': .* number.*set another kind \(category, set, words\)"),
+        ("year", {"most": 2}, r"\.most': .* number.*set another kind \(set, words\)"),
+        ("people", {"most": 2}, r"\.most': it changes nothing of a category"),
+        ("people", {"buckets": 4}, r"\.buckets': it changes nothing of a category, found a column of String"),
+        ("title", {"kind": "words", "buckets": 4}, r"\.buckets': .* words.*set another kind \(number\)"),
     ],
 )
 def test_kinds_that_do_not_fit_are_refused(column: str, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        field(small_split(), "items", column, **settings)
+        field(small_split(year=YEARS), "items", column, **settings)
+
+
+def test_numbers_taken_as_categories_have_their_settings() -> None:
+    years = small_split(year=YEARS)
+    assert field(years, "items", "year", kind="category").size == N_ITEMS + 1
+    decades = field(years, "items", "year", kind="category", prefix=3)
+    assert decades.size == 3
+    assert decades.codes[:N_ITEMS, 0].tolist() == [1] * 10 + [2] * 5
+    saved = FeaturesConfig.model_validate({"items": {"year": {}}}).model_dump()  # every setting is written, as in a run
+    assert encode_fields(years, FeaturesConfig.model_validate(saved))["items"][1].size == 11
+
+
+@pytest.mark.parametrize("side", ["users", "items"])
+@pytest.mark.parametrize("fields", ["category", ["category", 1], 3, None])
+def test_what_is_neither_names_nor_a_mapping_is_refused(side: str, fields: Any) -> None:
+    with pytest.raises(ValidationError, match="expected a list of names, or a mapping from names to settings"):
+        FeaturesConfig.model_validate({side: fields})
 
 
 def test_a_missing_rating_is_named() -> None:

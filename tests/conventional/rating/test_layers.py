@@ -16,6 +16,7 @@ from tandemrec.conventional.rating.deepfm import DeepFMConfig, DeepFMInteraction
 from tandemrec.conventional.rating.embedding import Members, field_rows, field_vectors
 from tandemrec.conventional.rating.fm import PairSum, pair_products
 from tandemrec.conventional.rating.nfm import NFMConfig, NFMInteractions
+from tandemrec.conventional.rating.predictor import InteractionConfig
 from tandemrec.conventional.rating.xdeepfm import CompressedInteraction, XDeepFMConfig, XDeepFMInteractions
 from tandemrec.training.dropout import drop
 
@@ -243,11 +244,19 @@ def test_afm_with_even_attention_is_fm() -> None:
     [
         (lambda: AutoIntConfig(dim=6, heads=4), "heads must divide dim, found 4 heads and dim 6"),
         (lambda: XDeepFMConfig(cin_layers=(5, 4)), "split_half needs even cin_layers, found 5"),
+        (lambda: XDeepFMConfig(cin_layers=(4, 0)), r"cin_layers\.1\s+Input should be greater than or equal to 1"),
     ],
 )
 def test_impossible_sizes_are_refused(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("width", [0, -3])
+@pytest.mark.parametrize("config", [DeepFMConfig, NFMConfig, DCNConfig, XDeepFMConfig, AutoIntConfig])
+def test_layers_without_outputs_are_refused(config: type[InteractionConfig], width: int) -> None:
+    with pytest.raises(ValueError, match=r"layers\.1\s+Input should be greater than or equal to 1"):
+        config.model_validate({"layers": (8, width)})
 
 
 def test_a_layer_with_dropout_in_one_step_is_that_in_three() -> None:

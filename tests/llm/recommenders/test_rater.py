@@ -6,20 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 
-from tandemrec.data.dataset import Dataset
+import tandemrec.experiment.foresight  # noqa: F401  (it knows what every system takes)
+from tandemrec.conventional.rating.mf import BiasedMFConfig
 from tandemrec.data.origins import earlier
-from tandemrec.data.protocols import LeaveOneOut
 from tandemrec.data.ratings import Pairs, target_ratings
-from tandemrec.data.split import Split, make_split
+from tandemrec.data.split import Split
 from tandemrec.errors import InputError
 from tandemrec.evaluation.metrics import rmse
+from tandemrec.llm import recommenders
 from tandemrec.llm.instructions import Origin, write_instructions
+from tandemrec.llm.reader import reader_of
+from tandemrec.llm.recommenders.base import PretrainedConfig
 from tandemrec.llm.recommenders.rater import Rater, RaterConfig
 from tandemrec.recommender import FloatArray, RatingPredictor
+from tandemrec.work import Scene, answer_work
 
 SETTINGS: dict[str, Any] = {
     "base": "MF",
@@ -43,14 +46,6 @@ class Mean(RatingPredictor):
         return np.full(len(pairs), 3.0, np.float32)
 
     fit = save = load = None  # type: ignore[assignment]
-
-
-@pytest.fixture(scope="module")
-def rated(toy: Dataset) -> Split:
-    """Ratings that follow from the series in the title: 1 to 5, one rating a series."""
-    series = pl.col("item") // 4
-    rows = toy.interactions.with_columns(rating=(series % 5 + 1).cast(pl.Float32))
-    return make_split(Dataset(rows, toy.items, toy.users, toy.clock, "rated toy"), LeaveOneOut())
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +82,58 @@ def test_the_likeliest_rating_is_one_of_the_scale(rater: Rater, rated: Split, tm
     np.testing.assert_allclose(again.predict(truth.pairs), rater.predict(truth.pairs), atol=1e-5)
     again.config = again.config.model_copy(update={"reading": "likeliest"})
     assert set(again.predict(truth.pairs)) <= {1, 2, 3, 4, 5}
+
+
+def test_a_written_rating_is_the_likeliest_one(rater: Rater, rated: Split, tmp_path: Path) -> None:
+    rater.save(tmp_path)
+    again = Rater.load(tmp_path, Mean())
+    truth, _ = target_ratings(rated, rated.test)
+    again.config = again.config.model_copy(update={"reading": "likeliest"})
+    likeliest = again.predict(truth.pairs)
+    again.config = again.config.model_copy(update={"reading": "written"})
+    before = again.tokens
+    # A tiny model may write something else than a rating now and then; where it does not, that is the likeliest one.
+    assert (again.predict(truth.pairs) == likeliest).mean() > 0.9
+    assert again.tokens > before
+    assert 0 <= again._check(truth.pairs)["unreadable_share"] < 0.1
+    assert len(again.predict(truth.pairs.take(slice(0, 0)))) == 0
+
+
+def test_what_cannot_be_read_is_the_bases_prediction(
+    rater: Rater, rated: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rater.save(tmp_path)
+    model = Rater.load(tmp_path, Mean())
+    model.config = model.config.model_copy(update={"reading": "written", "max_new_tokens": 7})
+
+    def told(lm: Any, prompts: list[list[int]], config: Any, limit: int) -> list[str]:
+        assert (config.beams, limit) == (1, 7)
+        assert all('"' in lm.tokenizer.decode(prompt) and len(prompt) <= lm.context - limit for prompt in prompts)
+        return [("I cannot say", "five stars", "0", "4/5")[place % 4] for place in range(len(prompts))]
+
+    monkeypatch.setattr(recommenders.rater, "generate", told)
+    pairs = target_ratings(rated, rated.test)[0].pairs.take(slice(0, 8))
+    assert model.predict(pairs).tolist() == 2 * [3, 5, 3, 4]
+    assert model._check(pairs)["unreadable_share"] == 0.5
+
+
+def test_written_ratings_are_foreseen(rater: Rater, rated: Split, nano_folder: Path) -> None:
+    config = rater.config.model_copy(update={"reading": "written", "tuned": None})
+    models = {"MF": BiasedMFConfig(), "Rater": config}
+    scene = Scene(rated, models, reader=reader_of(PretrainedConfig(path=str(nano_folder)), rated.dataset))
+    written, judged = answer_work(config, scene, rated.test), answer_work(rater.config, scene, rated.test)
+    assert written is not None
+    assert judged is not None
+    assert 0 == judged.written < written.written <= 3 * len(rated.test)
+
+
+def test_an_unknown_neighbour_is_answered_with_models_of_ratings(rated: Split, nano_folder: Path) -> None:
+    class Alone(Mean):
+        user_vectors = None  # type: ignore[assignment]
+
+    model = Rater(RaterConfig.model_validate(SETTINGS | {"finetune": None}), Alone(), language_model=nano_folder)
+    with pytest.raises(InputError, match=r"name a system that has \(Biased MF, FM\)"):
+        model.fit(rated)
 
 
 def test_data_without_ratings_are_refused(split: Split, nano_folder: Path) -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from tandemrec.conventional.rating.deep import Deep
+from tandemrec.conventional.rating.deep import Deep, Widths
 from tandemrec.conventional.rating.predictor import InteractionConfig, InteractionPredictor
 
 
@@ -26,7 +26,7 @@ class AutoIntConfig(InteractionConfig):
     heads: int = Field(2, ge=1)
     """Heads of a layer; they divide `dim`."""
 
-    layers: tuple[int, ...] = (128, 64)
+    layers: Widths = (128, 64)
     """Widths of the deep part of AutoInt+; empty: AutoInt itself."""
 
     dropout: float = Field(0.3, ge=0, lt=1)

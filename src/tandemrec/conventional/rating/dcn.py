@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from tandemrec.conventional.rating.deep import Deep
+from tandemrec.conventional.rating.deep import Deep, Widths
 from tandemrec.conventional.rating.predictor import InteractionConfig, InteractionPredictor
 
 
@@ -24,7 +24,7 @@ class DCNConfig(InteractionConfig):
     cross_layers: int = Field(2, ge=1)
     """Number of cross layers."""
 
-    layers: tuple[int, ...] = (128, 64)
+    layers: Widths = (128, 64)
     """Widths of the deep part; empty: cross layers alone."""
 
     dropout: float = Field(0.3, ge=0, lt=1)

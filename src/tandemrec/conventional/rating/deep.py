@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from tandemrec.training.dropout import drop, kept_entries
+
+Widths = tuple[Annotated[int, Field(ge=1)], ...]
+"""Outputs of layer after layer."""
 
 
 class DroppedLayer(torch.autograd.Function):

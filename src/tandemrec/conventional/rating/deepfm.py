@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from tandemrec.conventional.rating.deep import Deep
+from tandemrec.conventional.rating.deep import Deep, Widths
 from tandemrec.conventional.rating.fm import pair_products
 from tandemrec.conventional.rating.predictor import InteractionConfig, InteractionPredictor
 
@@ -18,7 +18,7 @@ class DeepFMConfig(InteractionConfig):
     model: Literal["deepfm"] = "deepfm"
     """Which model this is."""
 
-    layers: tuple[int, ...] = (128, 64)
+    layers: Widths = (128, 64)
     """Widths of the deep part."""
 
     dropout: float = Field(0.3, ge=0, lt=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +19,13 @@ from tandemrec.recommender import Config
 Kind = Literal["category", "set", "number", "words"]
 Side = Literal["users", "items"]
 SIDES: tuple[Side, Side] = ("users", "items")
+USED_BY: dict[str, tuple[Kind, ...]] = {
+    "prefix": ("category", "set", "words"),
+    "buckets": ("number",),
+    "min_count": ("category", "set", "words"),
+    "most": ("set", "words"),
+}
+"""Setting of a field → the kinds that it changes something for."""
 
 
 class FieldConfig(Config):
@@ -31,16 +39,16 @@ class FieldConfig(Config):
     """Cuts a text into the values of a set; only for `set`, and needed there where the column is no list."""
 
     prefix: int | None = Field(None, ge=1)
-    """Keep only this many first characters of every value, such as the region of a postal code."""
+    """Keep only this many first characters of every value, such as the region of a postal code; not of numbers."""
 
     buckets: int = Field(10, ge=2, le=1000)
-    """Buckets of a number, their bounds quantiles over the training rows."""
+    """Buckets of a number, their bounds quantiles over the training rows; only for `number`."""
 
     min_count: int = Field(1, ge=1)
-    """Values with fewer training rows count as unknown."""
+    """Values with fewer training rows count as unknown; not for `number`."""
 
     most: int = Field(32, ge=1)
-    """Values of a set that are kept for one user or item: its first ones."""
+    """Values of a set that are kept for one user or item: its first ones; only for `set` and `words`."""
 
 
 class FeaturesConfig(Config):
@@ -61,9 +69,11 @@ class FeaturesConfig(Config):
     @field_validator("users", "items", mode="before")
     @classmethod
     def _names_alone(cls, fields: Any) -> Any:
+        if isinstance(fields, Mapping):
+            return {name: {} if field is None else field for name, field in fields.items()}
         if isinstance(fields, list | tuple) and all(isinstance(name, str) for name in fields):
             return {name: {} for name in fields}
-        return {name: {} if field is None else field for name, field in fields.items()} if fields else fields
+        raise ValueError(f"found {fields!r}, expected a list of names, or a mapping from names to settings")
 
 
 @dataclass(frozen=True)
@@ -91,7 +101,7 @@ def encode_fields(split: Split, config: FeaturesConfig) -> dict[Side, list[Encod
     items without any is unknown, id 0, as is a missing one.
 
     Raises:
-        InputError: if there is no such column, or its type does not fit its kind.
+        InputError: if there is no such column, its type does not fit its kind, or a setting is for other kinds.
     """
     sides: dict[Side, list[EncodedField]] = {}
     for side, counts in zip(SIDES, (split.user_counts, split.item_counts), strict=True):
@@ -110,6 +120,7 @@ def encode_fields(split: Split, config: FeaturesConfig) -> dict[Side, list[Encod
 
 def _encode(column: pl.Series, counts: IntArray, config: FieldConfig, name: str) -> EncodedField:
     kind = config.kind or _kind_of(column.dtype)
+    _check_settings(column.dtype, kind, config, name)
     if kind == "number":
         return _encode_number(column, counts, config, name)
     values = _values(column, kind, config, name)
@@ -126,6 +137,16 @@ def _encode(column: pl.Series, counts: IntArray, config: FieldConfig, name: str)
     codes = sets.padded(max(1, int(lengths.max(initial=0))), pad=-1, side="right").astype(np.int64)
     codes[lengths == 0, 0] = 0
     return EncodedField(name, vocabulary.height + 1, _with_nobody(codes), kind in ("set", "words"))
+
+
+def _check_settings(dtype: pl.DataType, kind: Kind, config: FieldConfig, name: str) -> None:
+    """Refuse what would be ignored: a setting for other kinds that is not at its default."""
+    for setting, kinds in USED_BY.items():
+        if kind not in kinds and getattr(config, setting) != FieldConfig.model_fields[setting].default:
+            raise InputError(
+                f"key 'features.{name}.{setting}': it changes nothing of a {kind}, found a column of {dtype}; "
+                f"leave it out or set another kind ({', '.join(kinds)})"
+            )
 
 
 def _encode_number(column: pl.Series, counts: IntArray, config: FieldConfig, name: str) -> EncodedField:

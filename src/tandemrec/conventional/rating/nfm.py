@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from tandemrec.conventional.rating.deep import Deep
+from tandemrec.conventional.rating.deep import Deep, Widths
 from tandemrec.conventional.rating.fm import pair_products
 from tandemrec.conventional.rating.predictor import InteractionConfig, InteractionPredictor
 from tandemrec.training.dropout import drop
@@ -19,7 +19,7 @@ class NFMConfig(InteractionConfig):
     model: Literal["nfm"] = "nfm"
     """Which model this is."""
 
-    layers: tuple[int, ...] = (128, 64)
+    layers: Widths = (128, 64)
     """Widths of the hidden layers."""
 
     dropout: float = Field(0.3, ge=0, lt=1)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from tandemrec.conventional.rating.deep import Deep
+from tandemrec.conventional.rating.deep import Deep, Widths
 from tandemrec.conventional.rating.predictor import InteractionConfig, InteractionPredictor
 
 COLUMNS = 1024
@@ -22,7 +22,7 @@ class XDeepFMConfig(InteractionConfig):
     model: Literal["xdeepfm"] = "xdeepfm"
     """Which model this is."""
 
-    cin_layers: tuple[int, ...] = Field((64, 32), min_length=1)
+    cin_layers: Widths = Field((64, 32), min_length=1)
     """Feature maps H_k of every layer of the compressed interaction network."""
 
     cin_activation: Literal["relu", "identity"] = "relu"
@@ -31,7 +31,7 @@ class XDeepFMConfig(InteractionConfig):
     split_half: bool = True
     """Half of every layer but the last goes on and half is pooled, as in the authors' code; false: all go both ways."""
 
-    layers: tuple[int, ...] = (128, 64)
+    layers: Widths = (128, 64)
     """Widths of the deep part; empty: none."""
 
     dropout: float = Field(0.3, ge=0, lt=1)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
+from tandemrec.llm.chat import Chat, ChatConfig
 from tandemrec.llm.finetune import FineTuneConfig, FineTuning, fine_tune, prepare
 from tandemrec.llm.instructions import (
     InstructionsConfig,
@@ -40,7 +41,7 @@ from tandemrec.llm.questions import (
     tail_text,
 )
 from tandemrec.llm.recommenders.base import LanguageModelUser, PretrainedConfig
-from tandemrec.recommender import FitReport
+from tandemrec.recommender import FitReport, RatingPredictor
 from tandemrec.training import TrainingConfig
 
 CUT_ANSWER = 3
@@ -79,6 +80,9 @@ class InstructedConfig(LanguageModelUser):
     checked: int = Field(100, ge=0)
     """Validation questions that are answered after tuning, for the cost of one and the share of unreadable answers."""
 
+    chat: ChatConfig | None = None
+    """A chat endpoint that writes the answers in place of `lm`; null: none."""
+
     batch_tokens: int = Field(BATCH_TOKENS, ge=16)
     """Tokens that are run through the model at once when candidates are judged."""
 
@@ -90,7 +94,7 @@ class InstructedConfig(LanguageModelUser):
     @property
     def remote(self) -> bool:
         """Whether a chat endpoint answers in place of a language model of our own."""
-        return False
+        return self.chat is not None
 
     def check(self) -> None:
         """As for every language model; one that is taken from another system is its business."""
@@ -127,8 +131,9 @@ class InstructedConfig(LanguageModelUser):
         name = self.similar or self.base
         vectors: Tensor | None = getattr(systems[name], "user_vectors", None)
         if vectors is None:
+            some = "Biased MF, FM" if isinstance(systems[self.base], RatingPredictor) else "MF, LightGCN"
             raise InputError(
-                f"key 'similar': '{name}' has no vectors of users; name a system that has (MF, LightGCN), or set "
+                f"key 'similar': '{name}' has no vectors of users; name a system that has ({some}), or set "
                 "prompt.similar_user to false"
             )
         return vectors
@@ -144,6 +149,7 @@ class Instructed:
         known: what the training part knows of the users.
         options: the ratings that can be answers, ascending.
         tokens: read and written by the language model since it was made or loaded.
+        chat: the endpoint that is asked instead; None: there is none.
     """
 
     config: InstructedConfig
@@ -176,6 +182,7 @@ class Instructed:
         self.options: list[float] = []
         self.budget = 0
         self.tokens = 0
+        self.chat = None if config.chat is None else Chat(config.chat)
         self._lm: LanguageModel | None = None
         if config.tuned is not None:
             taken = self.systems[config.tuned]
@@ -185,7 +192,15 @@ class Instructed:
 
     @property
     def language_model(self) -> LanguageModel:
-        """The model that is asked."""
+        """The model that is asked.
+
+        Raises:
+            InputError: if a chat endpoint is asked instead.
+        """
+        if self.chat is not None:
+            raise InputError(
+                "key 'chat': a system that asks a chat endpoint has no language model that others could take"
+            )
         if self._lm is None:
             raise RuntimeError(f"{type(self).__name__} must be fitted or loaded first")
         return self._lm
@@ -260,6 +275,17 @@ class Instructed:
         heads = self.heads(questions, longest + max(map(len, options)) + 1)
         self.tokens += sum(map(len, heads)) + sum(len(tail) for several in tails for tail in several)
         return option_probabilities(lm, heads, tails, options, config.batch_tokens)
+
+    def ask_chat(self, chat: Chat, prompts: Sequence[str]) -> list[str]:
+        """The endpoint's answers; its tokens count as those of a language model do."""
+        before = chat.prompt_tokens + chat.answer_tokens
+        answers = chat.ask(prompts)
+        self.tokens += chat.prompt_tokens + chat.answer_tokens - before
+        return answers
+
+    def paid(self) -> dict[str, float]:
+        """What the endpoint has taken from this system, and attempts to ask it; nothing where there is none."""
+        return {} if self.chat is None else {"cost": self.chat.cost, "attempts": float(self.chat.attempts)}
 
     def save_shared(self, directory: Path) -> None:
         """`config.json`, catalogue, users, and the tuned model, unless it is another system's."""

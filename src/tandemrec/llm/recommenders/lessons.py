@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,7 +12,7 @@ from pydantic import Field
 from rich.progress import track
 from safetensors.torch import load_file, save_file
 
-from tandemrec.data.examples import Examples, ItemArray
+from tandemrec.data.examples import Examples, ItemArray, Ragged
 from tandemrec.errors import InputError
 from tandemrec.llm.finetune import length_batches
 from tandemrec.llm.generate import SamplingConfig
@@ -124,19 +125,43 @@ def draw_negatives(examples: Examples, n_items: int, k: int, seed: int) -> ItemA
     Raises:
         InputError: if an example leaves fewer than K items.
     """
-    rng, n = np.random.default_rng(seed), len(examples)
-    parts = (examples.history, examples.seen, examples.target)
-    met = np.unique(np.concatenate([part.rows() * n_items + part.flat() for part in parts]))
-    left = n_items - int(np.bincount(met // n_items, minlength=1).max())
+    met = (examples.history, examples.seen, examples.target)
+    return draw_unmet(met, n_items, k, np.random.default_rng(seed), f"key 'objective.negatives': found {k}")
+
+
+def draw_unmet(met: Sequence[Ragged], n_items: int, k: int, rng: np.random.Generator, wanted: str) -> ItemArray:
+    """K different items (B, K) for each row, uniform over those that the row has not met.
+
+    Args:
+        met: parts of what is met, each of B rows.
+        n_items: size of the catalogue I.
+        k: items of a row, at least 1.
+        rng: where the draws come from.
+        wanted: who asks for how many, with which the message begins.
+
+    Raises:
+        InputError: if a row leaves fewer than K items.
+    """
+    keys = np.sort(np.concatenate([part.rows() * n_items + part.flat() for part in met]))
+    keys = keys[np.diff(keys, prepend=-1) > 0]
+    left = n_items - int(np.bincount(keys // n_items, minlength=1).max())
     if left < k:
-        raise InputError(f"key 'objective.negatives': found {k}, but a user leaves only {left} items unmet")
-    drawn = rng.integers(n_items, size=(n, k))
-    while True:
-        order = np.argsort(drawn, axis=1, kind="stable")
-        ordered = np.take_along_axis(drawn, order, 1)
-        repeated = np.zeros((n, k), bool)
-        np.put_along_axis(repeated, order[:, 1:], ordered[:, 1:] == ordered[:, :-1], 1)
-        again = repeated | np.isin(drawn + np.arange(n)[:, None] * n_items, met)
-        if not again.any():
-            return drawn.astype(np.int32)
-        drawn[again] = rng.integers(n_items, size=int(again.sum()))
+        raise InputError(f"{wanted}, but a user leaves only {left} item{'' if left == 1 else 's'} unmet")
+    drawn = rng.integers(n_items, size=(len(met[0]), k))
+    rows = np.arange(len(drawn))
+    keys = np.append(keys, len(drawn) * n_items)  # an end that is no item, so that every search finds a place
+    # Wrong entries alone are drawn again: a row of many would hardly ever be right as a whole. No unmet item is treated
+    # otherwise than another, so all sequences of K different ones remain equally likely.
+    while len(rows):
+        items = drawn[rows]
+        order = np.argsort(items, axis=1, kind="stable")
+        ordered = np.take_along_axis(items, order, 1)
+        again = np.zeros(items.shape, bool)
+        np.put_along_axis(again, order[:, 1:], ordered[:, 1:] == ordered[:, :-1], 1)
+        asked = items + rows[:, None] * n_items
+        again |= keys[np.searchsorted(keys, asked)] == asked
+        wrong = again.any(1)
+        rows, items, again = rows[wrong], items[wrong], again[wrong]
+        items[again] = rng.integers(n_items, size=int(again.sum()))
+        drawn[rows] = items
+    return drawn.astype(np.int32)

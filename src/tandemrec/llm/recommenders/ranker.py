@@ -13,7 +13,6 @@ from pydantic import Field, model_validator
 
 from tandemrec.data.examples import Examples, ItemArray
 from tandemrec.data.split import Split
-from tandemrec.llm.chat import Chat, ChatConfig
 from tandemrec.llm.generate import GenerationConfig, generate
 from tandemrec.llm.parsing import ParsedRanking, parse_ranking
 from tandemrec.llm.questions import Question, head_text, place_text
@@ -39,14 +38,6 @@ class RankerConfig(InstructedConfig):
 
     generation: GenerationConfig = GenerationConfig(beams=1)
     """How a ranking is written; greedy as in the paper."""
-
-    chat: ChatConfig | None = None
-    """A chat endpoint that writes the rankings in place of `lm`; null: none."""
-
-    @property
-    def remote(self) -> bool:
-        """Whether a chat endpoint answers."""
-        return self.chat is not None
 
     @model_validator(mode="after")
     def _chats_write_lists(self) -> Self:
@@ -78,7 +69,6 @@ class Ranker(Instructed, Reranker):
         instructions: Path | None = None,
     ) -> None:
         super().__init__(config, *systems, language_model=language_model, instructions=instructions)
-        self.chat = None if config.chat is None else Chat(config.chat)
         self.base, self.depth, self.candidates = self.partner, config.candidates, config.candidates
 
     def fit(self, split: Split, *, seed: int = 0, workspace: Path | None = None) -> FitReport:
@@ -144,10 +134,8 @@ class Ranker(Instructed, Reranker):
     def _written(self, questions: Sequence[Question]) -> list[str]:
         """The answers to listwise questions."""
         if self.chat is not None:
-            before = self.chat.prompt_tokens + self.chat.answer_tokens
-            answers = self.chat.ask([head_text(one, self.titles, (0, 0), self.config.prompt) for one in questions])
-            self.tokens += self.chat.prompt_tokens + self.chat.answer_tokens - before
-            return answers
+            texts = [head_text(one, self.titles, (0, 0), self.config.prompt) for one in questions]
+            return self.ask_chat(self.chat, texts)
         prompts = self.heads(questions, self.budget)
         texts = generate(self.language_model, prompts, self.config.generation, self.budget)
         self.tokens += sum(map(len, prompts)) + sum(map(len, self.language_model.tokenize(texts)))
@@ -167,8 +155,7 @@ class Ranker(Instructed, Reranker):
                 "inventions_per_answer": float(np.mean([answer.inventions for answer in parsed])),
                 "duplicates_per_answer": float(np.mean([answer.duplicates for answer in parsed])),
             }
-            if self.chat is not None:
-                facts |= {"cost": self.chat.cost, "attempts": float(self.chat.attempts)}
+            facts |= self.paid()
         else:
             self._pointwise(examples, items)
         seconds, tokens = time.monotonic() - started, self.tokens - before
