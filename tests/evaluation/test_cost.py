@@ -40,6 +40,14 @@ def test_a_system_pays_for_what_it_builds_on() -> None:
     assert system_cost({"stages": []}, "A", examples=1) is None
 
 
+def test_what_endpoints_charged_is_money() -> None:
+    stages = [one | {"fees": {"fit:A": 0.5, "evaluate:A": 0.02}.get(one["id"])} for one in CARD["stages"]]
+    free, priced = (system_cost(CARD | {"stages": stages}, "A", examples=200, price=price) for price in (None, 36.0))
+    assert (free["money"], free["money_per_1000"]) == (0.5, pytest.approx(0.1))
+    assert (priced["money"], priced["money_per_1000"]) == (pytest.approx(1.7), pytest.approx(0.3))
+    assert "money" in (system_cost(CARD | {"stages": stages}, "B", examples=200) or {})
+
+
 def test_a_language_model_that_was_built_counts_as_given() -> None:
     assert (tuning_seconds(CARD, "A"), tuning_seconds(CARD, "B")) == (20, 50)
     assert tuning_seconds({"stages": []}, "A") is None

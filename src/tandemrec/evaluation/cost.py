@@ -24,7 +24,7 @@ def system_cost(
         card: a run card.
         system: name on the leaderboard.
         examples: how many were judged.
-        price: of an hour of the machine; None leaves money out.
+        price: of an hour of the machine; None: money is what endpoints charged, and left out where that is nothing.
 
     Returns:
         Of training `seconds`, `cpu_seconds`, `accelerator_seconds`, `tokens`, `peak_memory_mib` and
@@ -34,12 +34,15 @@ def system_cost(
     if "systems" not in card:
         return None
     needed, judging = _training(card, system), card["systems"][system]["judging"]
+    stages = {stage["id"]: stage for stage in card["stages"]}
     cost: dict[str, float | None] = {key: _total(needed, key) for key in SUMMED}
     cost |= {key: max((stage[key] for stage in needed if stage[key] is not None), default=None) for key in PEAKS}
-    each = next(stage["seconds"] for stage in card["stages"] if stage["id"] == judging) / examples * 1000
+    each = stages[judging]["seconds"] / examples * 1000
     cost["seconds_per_1000"] = each
-    if price is not None:
-        cost |= {"money": (cost["seconds"] or 0.0) / 3600 * price, "money_per_1000": each / 3600 * price}
+    fees, judged = _fees(needed), _fees([stages[judging]]) / examples * 1000
+    if price is not None or fees or judged:
+        hour = price or 0.0
+        cost |= {"money": (cost["seconds"] or 0.0) / 3600 * hour + fees, "money_per_1000": each / 3600 * hour + judged}
     return cost
 
 
@@ -58,6 +61,11 @@ def _training(card: Mapping[str, Any], system: str) -> list[Mapping[str, Any]]:
     """Every stage that training a system took."""
     stages = {stage["id"]: stage for stage in card["stages"]}
     return [stages[name] for name in card["systems"][system]["training"]]
+
+
+def _fees(stages: Sequence[Mapping[str, Any]]) -> float:
+    """What endpoints charged; older cards do not say."""
+    return sum(float(stage.get("fees") or 0.0) for stage in stages)
 
 
 def _total(stages: Sequence[Mapping[str, Any]], key: str) -> float | None:

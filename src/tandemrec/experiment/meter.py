@@ -26,7 +26,7 @@ class Meter:
     def read(self) -> dict[str, Any]:
         """Seconds of wall time and of all processor cores; peak memory in MiB, None where the system does not tell that
         of a part of a process; accelerators that were there, seconds × their number, and the peak of the fullest;
-        tokens that language models read and wrote for answers.
+        tokens that language models read and wrote for answers, and what endpoints charged for theirs.
         """
         wall, devices = time.monotonic() - self._started, _accelerators()
         return {
@@ -38,6 +38,7 @@ class Meter:
             "accelerator_peak_mib": round(max((device.peak_mib() for device in devices), default=0.0), 1),
             "read_tokens": TRAFFIC.read - self._tokens.read,
             "written_tokens": TRAFFIC.written - self._tokens.written,
+            "fees": TRAFFIC.fees - self._tokens.fees,
         }
 
 

@@ -184,7 +184,7 @@ class Chat:
         with self._lock:
             self.prompt_tokens += counts[0]
             self.answer_tokens += counts[1]
-            TRAFFIC.count(*counts)
+            TRAFFIC.count(*counts, fees=self._price(*counts))
             self.account.pay(self._price(*counts))
             self._answers[key] = text
             self._keep(key, text)

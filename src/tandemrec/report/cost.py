@@ -39,8 +39,8 @@ def cost_rows(results: Mapping[str, Any], costs: Mapping[str, Cost]) -> tuple[li
         ("processor time", [duration(cost["cpu_seconds"]) for cost in costs.values()]),
         ("accelerator time", [duration(cost["accelerator_seconds"] or None) for cost in costs.values()]),
         ("tokens", [count(cost["tokens"]) for cost in costs.values()]),
-        ("peak memory", [_memory(cost["peak_memory_mib"]) for cost in costs.values()]),
-        ("peak accelerator", [_memory(cost["accelerator_peak_mib"] or None) for cost in costs.values()]),
+        ("peak memory", [memory(cost["peak_memory_mib"]) for cost in costs.values()]),
+        ("peak accelerator", [memory(cost["accelerator_peak_mib"] or None) for cost in costs.values()]),
         ("money", [money(cost.get("money")) for cost in costs.values()]),
         ("1,000 users", [duration(cost["seconds_per_1000"]) for cost in costs.values()]),
         ("money, 1,000 users", [money(cost.get("money_per_1000")) for cost in costs.values()]),
@@ -52,13 +52,14 @@ def cost_rows(results: Mapping[str, Any], costs: Mapping[str, Cost]) -> tuple[li
     for place, system in enumerate(costs):
         best = [word for word, key in words.items() if system in on_front[key]]
         rows.append([system, f"{means[system]:.4f}", *(values[place] for _, values in kept), " and ".join(best)])
-    return ["system", headline, *(name for name, _ in kept), "unbeaten by"], rows
+    return ["system", headline, *(name for name, _ in kept), "unbeaten in"], rows
 
 
 COST_NOTE = (
     "Training is every stage a system took, those of the language model and of the systems it builds on included; "
     "inference is loading and judging. Unbeaten: no other system is as good for less or better for no more. Stages "
-    "share the machine with whatever else ran on it."
+    "share the machine with whatever else ran on it. Money is the machine's time at the price given, if any, and what "
+    "chat endpoints charged for answers that were not paid before."
 )
 
 
@@ -96,12 +97,17 @@ def count(value: float | None) -> str:
     return f"{value / 1e6:.1f} M" if value >= 1e6 else f"{value / 1e3:.0f} k"
 
 
-def _memory(mib: float | None) -> str:
+def memory(mib: float | None) -> str:
+    """MiB, or GiB from one on; empty for None."""
     if mib is None:
         return ""
     return f"{mib / 1024:.1f} GiB" if mib >= 1024 else f"{mib:.0f} MiB"
 
 
 def money(value: float | None) -> str:
-    """Two digits, or whole units from ten on; empty for None."""
-    return "" if value is None else f"{value:.2g}" if value < 10 else f"{value:,.0f}"
+    """Two digits, or whole units from ten on, and no less than a hundredth; empty for None."""
+    if value is None:
+        return ""
+    if 0 < value < 0.01:
+        return "< 0.01"
+    return f"{value:.2g}" if value < 10 else f"{value:,.0f}"
