@@ -72,7 +72,7 @@ def test_repetitions_are_pooled_and_their_spread_is_shown(runs: Path, tmp_path: 
         assert group["ndcg@10"]["mean"] == pytest.approx(mean)
         assert group["n"] == several[0][place]["n"]
     assert found["costs"]["SASRec"]["seconds"] > 0
-    assert "unbeaten by" in markdown
+    assert "unbeaten in" in markdown
     left = {path.name for path in (tmp_path / "out").iterdir()}
     assert left == {"compare.html", "compare.json", "compare.md", "compare.tex"}
 

@@ -131,6 +131,12 @@ def test_a_comparison_page_has_costs_in_money(folder: Path) -> None:
     assert {"money", "money, 1,000 users", "seeds", "± seeds"} <= set(texts)
 
 
+def test_a_comparison_page_tells_of_its_first_run(folder: Path) -> None:
+    texts = Reader((folder / "both" / "compare.html").read_text()).texts
+    assert {"How they learned", "Beyond accuracy", "10 users", "SASRec"} <= set(texts)
+    assert any(text.startswith("What is told of single runs below is of ") for text in texts)
+
+
 def test_whatever_a_text_says_it_is_a_text(folder: Path) -> None:
     results, card = (copy.deepcopy(part) for part in read(folder / "1"))
     text = json.dumps([results, card]).replace("SASRec", json.dumps(EVIL)[1:-1])

@@ -73,7 +73,7 @@ def compare(
     costs = _costs(pooled, facts["n"], price)
     results["costs"] = {row["system"]: costs[row["system"]] for row in results["leaderboard"] if row["system"] in costs}
     if out is not None:
-        _write(out, results)
+        _write(out, results, runs[0])
     return results
 
 
@@ -159,9 +159,9 @@ def _run_facts(run: Run) -> dict[str, Any]:
     }
 
 
-def _write(out: Path, results: dict[str, Any]) -> None:
+def _write(out: Path, results: dict[str, Any], first: Run) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "compare.md").write_text(comparison_markdown(results), encoding="utf-8")
-    (out / "compare.html").write_text(comparison_page(results), encoding="utf-8")
+    (out / "compare.html").write_text(comparison_page(results, (first.results, first.card)), encoding="utf-8")
     (out / "compare.tex").write_text(comparison_latex(results), encoding="utf-8")
     write_whole(out / COMPARISON, results)

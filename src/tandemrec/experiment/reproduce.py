@@ -70,7 +70,8 @@ def reproduce(
         compared = compare(paths, out, metric=experiment.judged_by)
         results = _results(name, scale, experiment, compared, runs)
         (out / "reproduction.md").write_text(reproduction_markdown(results), encoding="utf-8")
-        (out / "reproduction.html").write_text(reproduction_page(results, compared), encoding="utf-8")
+        page = reproduction_page(results, compared, (runs[0].results, runs[0].card))
+        (out / "reproduction.html").write_text(page, encoding="utf-8")
         write_whole(out / REPRODUCTION, results)
     wait_for_all()
     return results

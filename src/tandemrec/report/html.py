@@ -43,21 +43,33 @@ def run_page(results: Mapping[str, Any], card: Mapping[str, Any], price: float |
         card: its `run_card.json`.
         price: of an hour of the machine, for the costs.
     """
-    headline = results["evaluation"]["headline"]
     costs = run_costs(results, card, price)
-    view = _judgement(results) | _cost_view(results, costs)
-    view |= selection_view(card)
+    view = _judgement(results) | _cost_view(results, costs) | _details(results, card)
     view |= {
         "title": results["name"],
         "question": results["description"],
         "tails": list(_tails(results)),
+        "students": student_rows(results, card, costs),
+        "students_note": STUDENTS_NOTE,
+        "protocol": _protocol(results),
+        "cleaning": _cleaning(results["cleaning"]),
+        "card_title": "Run card",
+        "card": _card(results, card),
+        "stages_title": "Stages",
+        "stages": _stages(card["stages"]),
+    }
+    return _render(view)
+
+
+def _details(results: Mapping[str, Any], card: Mapping[str, Any]) -> dict[str, Any]:
+    """What can be told of one run alone: what systems were given, chose, learned and said."""
+    headline = results["evaluation"]["headline"]
+    return selection_view(card) | {
         "prepared_title": PREPARED,
         "prepared": list(prepared_grids(card)),
         "reranking_title": HEADING,
         "reranking": list(reranking_grids(results, card)),
         "weights": weights_plot(card),
-        "students": student_rows(results, card, costs),
-        "students_note": STUDENTS_NOTE,
         "beyond": beyond_rows(results),
         "beyond_note": f"Lists of {headline.partition('@')[2]}. "
         + "; ".join(f"{name}: {meaning}" for name, meaning in MEANING.items())
@@ -73,31 +85,31 @@ def run_page(results: Mapping[str, Any], card: Mapping[str, Any], price: float |
             for row in results["leaderboard"]
             if row["outputs"]
         ],
-        "protocol": _protocol(results),
-        "cleaning": _cleaning(results["cleaning"]),
-        "card_title": "Run card",
-        "card": _card(results, card),
-        "stages_title": "Stages",
-        "stages": _stages(card["stages"]),
     }
-    return _render(view)
 
 
-def comparison_page(results: Mapping[str, Any], shown: Mapping[str, Any] | None = None) -> str:
+def comparison_page(
+    results: Mapping[str, Any],
+    first: tuple[Mapping[str, Any], Mapping[str, Any]],
+    shown: Mapping[str, Any] | None = None,
+) -> str:
     """The report of a comparison of runs.
 
     Args:
         results: its `compare.json`.
+        first: `results.json` and `run_card.json` of the first run, which stands for all in what is told of single runs.
         shown: what replaces parts of the page or joins them: title, question, answer, and a paper's figures and claims.
     """
     names = list(dict.fromkeys(run["name"] for run in results["runs"]))
-    view = _judgement(results) | _cost_view(results, results["costs"])
+    view = _judgement(results) | _cost_view(results, results["costs"]) | _details(*first)
     view |= {
+        "details_note": f"What is told of single runs below is of {results['runs'][0]['path']}."
+        if len(results["runs"]) > 1
+        else "",
         "title": f"Comparison of {', '.join(names)}",
         "question": f"Which of {len(results['leaderboard'])} systems is best on {results['data']['name']}, and how "
         "sure is that?",
         "tails": list(_tails(results)),
-        "beyond": ([], []),
         "protocol": _protocol(results),
         "card_title": "Runs",
         "card": [],

@@ -249,12 +249,15 @@ def names_text(names: Mapping[str, str]) -> str:
     return f"Names: {told}." if told else ""
 
 
-def reproduction_page(results: Mapping[str, Any], compared: Mapping[str, Any]) -> str:
+def reproduction_page(
+    results: Mapping[str, Any], compared: Mapping[str, Any], first: tuple[Mapping[str, Any], Mapping[str, Any]]
+) -> str:
     """The page of a comparison with the paper's figures and claims before everything else.
 
     Args:
         results: a reproduction.
         compared: the comparison of its runs.
+        first: `results.json` and `run_card.json` of the first of them.
     """
     shown = {
         "title": f"{results['paper']}, {results['shows']} ({results['scale']})",
@@ -268,7 +271,7 @@ def reproduction_page(results: Mapping[str, Any], compared: Mapping[str, Any]) -
         "reranking": [grid for grid in (gains(results),) if grid.rows],
         "footnotes": [note.replace("`", "").replace("*", "") for note in footnotes(results) if note],
     }
-    return comparison_page(compared, shown)
+    return comparison_page(compared, first, shown)
 
 
 def _figure(value: float | None) -> str:

@@ -93,7 +93,8 @@ def _dcn(config: DCNConfig, size: int, fields: int, training: bool) -> Work:
 def _afm(config: AFMConfig, size: int, fields: int, training: bool) -> Work:
     pairs = size * fields * (fields - 1) / 2
     products = product(pairs, config.dim, config.attention_dim) + product(pairs, config.attention_dim, 1)
-    traffic = passes(pairs * config.dim, 3) + passes(pairs * config.attention_dim, 2) + passes(pairs, 3)
+    # Pairs are gathered, multiplied, mapped, weighted and summed in tensors of their own.
+    traffic = passes(pairs * config.dim, 6) + passes(pairs * config.attention_dim, 4) + passes(pairs, 6)
     return products + traffic + replace(NOTHING, calls=3.0 * fields)
 
 
