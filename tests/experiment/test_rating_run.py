@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -21,6 +22,16 @@ from tandemrec.recommender import RatingPredictor
 from tandemrec.report.segments import segment_tables
 
 RECIPE = Path(__file__).parent / "rating.yaml"
+MAKER = {"examples": {"Star Island": "A", "Reef Valley": "B"}}
+MORE: dict[str, Any] = {"model": "augmented-ratings", "chat": {"url": "http://localhost:1", "model": "m"}}
+
+
+def adding(column: str, *others: str) -> dict[str, Any]:
+    """A model that reads a column it adds, and others."""
+    return MORE | {
+        "backbone": {"model": "fm", "features": {"items": [column, *others]}},
+        "data": {"columns": {column: MAKER}},
+    }
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +92,26 @@ def test_a_column_that_was_added_later_joins_by_its_name_in_the_recipe(tmp_path:
         fields.append((model.table.fields, model.table.rows))
     assert fields[1][0] == fields[0][0] + 1
     assert fields[1][1] == fields[0][1] + 8  # seven directors and the unknown one
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            {"model": "fm", "features": {"items": ["colour"]}},
+            r"A\.features\.items': .* has no column 'colour', found item_id",
+        ),
+        ({"model": "fm", "features": {"users": ["age"]}}, r"A\.features\.users': .* has no column 'age'"),
+        (adding("maker", "colour"), r"A\.backbone\.features\.items': .* has no column 'colour', found .*, maker$"),
+        (adding("year"), r"^key 'models\.A\.data\.columns': .* has a column 'year' already"),
+    ],
+)
+def test_columns_are_checked_before_anything_is_trained(model: dict[str, Any], message: str, tmp_path: Path) -> None:
+    stages: list[str] = []
+    recipe = load_recipe(RECIPE, {"models": {"Biases": {"model": "biases"}, "A": model}})
+    with pytest.raises(InputError, match=message):
+        run(recipe, tmp_path / "out", store=tmp_path, listen=lambda event: stages.append(event.stage))
+    assert set(stages) == {"data"}
 
 
 def test_judging_again_sorts_by_another_error_and_cuts_other_groups(finished: tuple[Path, Path]) -> None:

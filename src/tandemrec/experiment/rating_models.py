@@ -1,11 +1,12 @@
-"""Which config makes which rating predictor."""
+"""Which config makes which rating predictor, and whether the data have what it reads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tandemrec.augmentation.augmented_ratings import AugmentedRatingsConfig
 from tandemrec.conventional.rating.afm import AFM, AFMConfig
 from tandemrec.conventional.rating.autoint import AutoInt, AutoIntConfig
 from tandemrec.conventional.rating.biases import Biases, BiasesConfig
@@ -14,7 +15,10 @@ from tandemrec.conventional.rating.deepfm import DeepFM, DeepFMConfig
 from tandemrec.conventional.rating.fm import FM, FMConfig
 from tandemrec.conventional.rating.mf import BiasedMF, BiasedMFConfig
 from tandemrec.conventional.rating.nfm import NFM, NFMConfig
+from tandemrec.conventional.rating.predictor import InteractionConfig
 from tandemrec.conventional.rating.xdeepfm import XDeepFM, XDeepFMConfig
+from tandemrec.data.dataset import Dataset
+from tandemrec.errors import InputError
 from tandemrec.recommender import Config, RatingPredictor
 
 RatingModelConfig = (
@@ -41,3 +45,32 @@ RATING: dict[type[Config], tuple[Callable[[Any], RatingPredictor], Callable[[Pat
     AutoIntConfig: (AutoInt, AutoInt.load, "conventional/rating"),
 }
 """Config class → how its predictor is made, how it is read, and the code whose change means training it again."""
+
+
+def check_columns(models: Mapping[str, Config], dataset: Dataset) -> None:
+    """Refuse attributes that the data do not have, before the first model is trained.
+
+    Raises:
+        InputError: naming model and column; also where an attribute is to be added that is there already.
+    """
+    for name, config in models.items():
+        augmented = config if isinstance(config, AugmentedRatingsConfig) else None
+        model = augmented.backbone if augmented is not None else config
+        if not isinstance(model, InteractionConfig):
+            continue
+        key = f"models.{name}" if augmented is None else f"models.{name}.backbone"
+        added = [] if augmented is None else list(augmented.data.columns)
+        users, items = dataset.users.columns, dataset.items.columns
+        for side, asked, there in (
+            ("users", model.features.users, users),
+            ("items", model.features.items, [*items, *added]),
+        ):
+            missing = [column for column in asked if column not in there]
+            if missing:
+                found = ", ".join(there)
+                raise InputError(
+                    f"key '{key}.features.{side}': {dataset.name} has no column '{missing[0]}', found {found}"
+                )
+        again = [column for column in added if column in items]
+        if again:
+            raise InputError(f"key 'models.{name}.data.columns': {dataset.name} has a column '{again[0]}' already")

@@ -24,6 +24,7 @@ from tandemrec.experiment.choices import Choices
 from tandemrec.experiment.costs import stage_cost, stage_id
 from tandemrec.experiment.devices import here
 from tandemrec.experiment.models import System, load_recommender
+from tandemrec.experiment.rating_models import check_columns
 from tandemrec.experiment.recipe import Recipe, load_recipe
 from tandemrec.experiment.results import collect
 from tandemrec.experiment.selection_facts import selection_facts
@@ -100,6 +101,7 @@ def walk(stages: Stages, dataset: Dataset | None = None) -> Walk:
     """Every stage of a recipe in its order: what `run` makes, and what a plan only asks for."""
     recipe = stages.recipe
     data, data_artifact = stages.data(dataset)
+    check_columns(recipe.models, data)
     split, split_artifact = stages.split(data, data_artifact)
     judged: dict[str, tuple[Artifact, Artifact]] = {}
     known = split.untested()
