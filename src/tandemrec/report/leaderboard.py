@@ -36,7 +36,7 @@ def terminal_table(results: Mapping[str, Any]) -> Table:
         title=f"{results['name']}: {results['evaluation']['part']} part, "
         f"{results['evaluation']['n']:,} {'ratings' if rates else 'users'}"
     )
-    table.add_column("system", no_wrap=True)
+    table.add_column("system", no_wrap=True, max_width=32)
     for metric in metrics:
         table.add_column(metric, justify="right", no_wrap=True)
     table.add_column(_last_header(results, "exact"), justify="right", no_wrap=True)
