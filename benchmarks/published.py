@@ -8,7 +8,7 @@ python benchmarks/published.py ml-100k-rating ml-1m-rating    # rating predictio
 python benchmarks/published.py soft/figure-2 llama4rec/table-2-ml-100k-proper  # `tandem reproduce`, scaled, in --runs
 python benchmarks/published.py sasrec-ml-1m --workspace W     # half an hour on four cores; continues from W
 python benchmarks/published.py gru4rec-ml-1m bert4rec-ml-1m --workspace W --minutes 60   # what an hour reaches
-python benchmarks/published.py --render                       # docs/results.md and docs/benchmarks.md
+python benchmarks/published.py --render                       # docs/results.md, its pages and docs/benchmarks.md
 """
 
 import argparse
