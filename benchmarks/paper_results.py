@@ -8,14 +8,14 @@ from math import sqrt
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from scipy import stats
 
-from tandemrec.evaluation.significance import holm
+from tandemrec.experiment.claims import settle, shares
 from tandemrec.experiment.papers import Paper, experiments, papers
 from tandemrec.experiment.reproduce import reproduce
 from tandemrec.report.leaderboard import table_of
 from tandemrec.report.reproduction import (
+    SHORT,
     VERDICTS,
     beside_the_paper,
     beyond_chance,
@@ -37,7 +37,6 @@ SAFE_SIDE = (
     "stored errors, on the safe side.)"
 )
 
-SETTLED = {"held": "Held", "reversed": "The other way round"}
 HEADER = (
     "experiment",
     "held",
@@ -126,14 +125,9 @@ def on_the_safe_side(results: dict[str, Any]) -> dict[str, Any]:
             df = error**4 / (stored**2 / (results["users"] - 1) + seeds**2 / freedom) if error else 1.0
             reach = stats.t.isf((1 - results["level"]) / 2, df) * error
             claim |= {"low": claim["gain"] - reach, "high": claim["gain"] + reach}
-            base = claim["figures"][1]
-            claim["share"] = [claim[key] / base if base else None for key in ("gain", "low", "high")]
+            claim["share"] = shares(claim)
             claim["p_value"] = float(2 * stats.t.sf(abs(claim["gain"]) / error, df)) if error else 1.0
-        corrected = holm(np.array([claim["p_value"] for claim in tested]))
-        for claim, p_holm in zip(tested, corrected, strict=True):
-            certain = p_holm < 1 - results["level"]
-            claim |= {"p_holm": float(p_holm), "verdict": "open"}
-            claim["verdict"] = ("held" if claim["gain"] > 0 else "reversed") if certain else "open"
+        settle(claims, results["level"])
         judged[kind] = claims
     return results | judged | {"resolvable": None, "note": f"{results['note']} {SAFE_SIDE}".strip()}
 
@@ -169,14 +163,14 @@ def _paper_summary(name: str, paper: Paper, found: Sequence[Mapping[str, Any]]) 
         f"### [{paper.title}](results/{name}.md)",
         f"{len(found)} of its {len(paper.experiments)} experiments were run. {_counted(found)}",
     ]
-    for verdict, words in SETTLED.items():
+    for verdict in ("held", "reversed"):
         told = [
             f"- {one['shows']}: {claimed(claim)}. {evidence(claim, one)}"
             for one in found
             for claim in one["claims"]
             if claim["verdict"] == verdict
         ]
-        parts += [f"{words}:", "\n".join(told)] if told else []
+        parts += [f"{SHORT[verdict].capitalize()}:", "\n".join(told)] if told else []
     return [*parts, table_of(HEADER, rows)]
 
 

@@ -11,7 +11,7 @@ import rating_results
 import yaml
 
 from tandemrec.experiment.bundled import read_recipe, recipe_names
-from tandemrec.report.leaderboard import cell, table_of
+from tandemrec.report.leaderboard import cell, filled, table_of
 from tandemrec.report.students import STUDENTS_NOTE
 from tandemrec.training import TrainingConfig
 
@@ -170,8 +170,7 @@ def _table(name: str, rows: list[dict[str, Any]]) -> str:
         ]
         lines.append([row["system"], *(text for pair in figures for text in pair)])
     header = ["system", "HR@10", "reference", "NDCG@10", "reference"]
-    kept = [place for place in range(len(header)) if place % 2 or not place or any(line[place] for line in lines)]
-    return table_of([header[place] for place in kept], [[line[place] for place in kept] for line in lines])
+    return table_of(*filled(header, lines))
 
 
 def _not_measured(name: str, measured: set[str]) -> list[str]:

@@ -7,9 +7,8 @@ from importlib import metadata
 
 from rich.table import Table
 
-from tandemrec.data.locations import data_root, models_root
+from tandemrec.data.locations import data_root, models_root, store_root
 from tandemrec.experiment.card import hardware, package_versions
-from tandemrec.experiment.store import default_root
 
 FEATURES = {
     "pandas": "pandas data frames in and out (pip install 'tandemrec[frames]')",
@@ -35,7 +34,7 @@ def diagnose() -> Table:
     for label, variable, root in (
         ("data", "TANDEMREC_DATA", data_root()),
         ("models", "TANDEMREC_MODELS", models_root()),
-        ("artifacts", "TANDEMREC_STORE", default_root()),
+        ("artifacts", "TANDEMREC_STORE", store_root()),
     ):
         origin = f"from {variable}" if os.environ.get(variable) else f"default; set {variable} to change"
         there = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else None

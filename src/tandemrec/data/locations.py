@@ -1,4 +1,4 @@
-"""Where data sets and models are looked for: an environment variable, else the user's cache directory."""
+"""Where data sets, models and artifacts are looked for: an environment variable, else the user's cache directory."""
 
 from __future__ import annotations
 
@@ -16,6 +16,16 @@ def data_root() -> Path:
 def models_root() -> Path:
     """Folder of models: `$TANDEMREC_MODELS`, else `tandemrec/models` in the user's cache directory."""
     return _root("TANDEMREC_MODELS", "models")
+
+
+def store_root() -> Path:
+    """Folder of artifacts: `$TANDEMREC_STORE`, else `tandemrec/artifacts` in the user's cache directory."""
+    return _root("TANDEMREC_STORE", "artifacts")
+
+
+def cache_root() -> Path:
+    """`tandemrec` in the user's cache directory."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tandemrec"
 
 
 def data_folder(path: Path | str) -> Path:
@@ -39,5 +49,4 @@ def data_folder(path: Path | str) -> Path:
 def _root(variable: str, kind: str) -> Path:
     if named := os.environ.get(variable):
         return Path(named).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "tandemrec" / kind
+    return cache_root() / kind

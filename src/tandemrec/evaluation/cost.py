@@ -28,18 +28,18 @@ def system_cost(
 
     Returns:
         Of training `seconds`, `cpu_seconds`, `accelerator_seconds`, `tokens`, `peak_memory_mib` and
-        `accelerator_peak_mib`; of inference `seconds_per_1000` users; with a price `money` and `money_per_1000`; None
-        for what was not measured, None altogether for cards that do not say what a system took.
+        `accelerator_peak_mib`; of inference `seconds_per_1000` users; with a price or fees `money` and
+        `money_per_1000`; None for what was not measured, None altogether for cards that do not say what a system took.
     """
     if "systems" not in card:
         return None
     needed, judging = _training(card, system), card["systems"][system]["judging"]
-    stages = {stage["id"]: stage for stage in card["stages"]}
+    judgement = _stages(card)[judging]
     cost: dict[str, float | None] = {key: _total(needed, key) for key in SUMMED}
     cost |= {key: max((stage[key] for stage in needed if stage[key] is not None), default=None) for key in PEAKS}
-    each = stages[judging]["seconds"] / examples * 1000
+    each = judgement["seconds"] / examples * 1000
     cost["seconds_per_1000"] = each
-    fees, judged = _fees(needed), _fees([stages[judging]]) / examples * 1000
+    fees, judged = _fees(needed), _fees([judgement]) / examples * 1000
     if price is not None or fees or judged:
         hour = price or 0.0
         cost |= {"money": (cost["seconds"] or 0.0) / 3600 * hour + fees, "money_per_1000": each / 3600 * hour + judged}
@@ -59,8 +59,13 @@ def tuning_seconds(card: Mapping[str, Any], system: str) -> float | None:
 
 def _training(card: Mapping[str, Any], system: str) -> list[Mapping[str, Any]]:
     """Every stage that training a system took."""
-    stages = {stage["id"]: stage for stage in card["stages"]}
+    stages = _stages(card)
     return [stages[name] for name in card["systems"][system]["training"]]
+
+
+def _stages(card: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Every stage of a run by its id."""
+    return {stage["id"]: stage for stage in card["stages"]}
 
 
 def _fees(stages: Sequence[Mapping[str, Any]]) -> float:

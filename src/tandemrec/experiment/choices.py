@@ -18,9 +18,9 @@ from tandemrec.data.examples import Examples, IntArray
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
 from tandemrec.experiment.code_version import code_version
-from tandemrec.experiment.models import Materials, make_recommender
+from tandemrec.experiment.models import Materials, folder_identity, make_recommender
 from tandemrec.experiment.seeds import derive_seed
-from tandemrec.experiment.stages import CHOSEN, Choice, Stages, folder_identity, training_content
+from tandemrec.experiment.stages import CHOSEN, Choice, Stages, training_content
 from tandemrec.experiment.store import Artifact, plain
 from tandemrec.llm.recommenders.writer import TitleWriter
 from tandemrec.recommender import Recommender

@@ -38,13 +38,23 @@ def judge_claims(
     there = {row["system"] for row in compared["leaderboard"]}
     asked = experiment.claims if claims is None else claims
     judged = [_judged(claim, experiment, compared, runs, there) for claim in asked]
+    settle(judged, compared["settings"]["level"])
+    return judged
+
+
+def settle(judged: Sequence[dict[str, Any]], level: float) -> None:
+    """Write the corrected p-value and the verdict into those claims that were tested."""
     tested = [row for row in judged if "p_value" in row]
     corrected = holm(np.array([row["p_value"] for row in tested]))
     for row, p_holm in zip(tested, corrected, strict=True):
-        certain = p_holm < 1 - compared["settings"]["level"]
         row["p_holm"] = float(p_holm)
-        row["verdict"] = ("held" if row["gain"] > 0 else "reversed") if certain else "open"
-    return judged
+        row["verdict"] = ("held" if row["gain"] > 0 else "reversed") if p_holm < 1 - level else "open"
+
+
+def shares(claim: Mapping[str, Any]) -> list[float | None]:
+    """Gain and bounds of its interval as shares of the loser's figure, None where that is 0."""
+    base = claim["figures"][1]
+    return [claim[key] / base if base else None for key in ("gain", "low", "high")]
 
 
 def _judged(
@@ -81,8 +91,7 @@ def _better(claim: Better, experiment: Experiment, compared: Mapping[str, Any]) 
     found = {"metric": metric, "gain": sign * pair["difference"], "low": low, "high": high}
     found |= {key: pair[key] for key in ("p_value", "test", "repetitions")}
     found["figures"] = [figures[claim.better], figures[claim.than]]
-    base = figures[claim.than]
-    found["share"] = [found[key] / base if base else None for key in ("gain", "low", "high")]
+    found["share"] = shares(found)
     at = experiment.metrics.index(metric)
     published = [experiment.published.get(name, (None,) * (at + 1))[at] for name in (claim.better, claim.than)]
     winner, loser = published

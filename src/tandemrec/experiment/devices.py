@@ -17,6 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from tandemrec.data.locations import cache_root
 from tandemrec.errors import InputError
 from tandemrec.experiment.card import hardware
 from tandemrec.experiment.store import write_whole
@@ -237,8 +238,7 @@ def _key(kind: str) -> str:
 
 
 def _path() -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "tandemrec" / "devices.json"
+    return cache_root() / "devices.json"
 
 
 def _calibrated() -> dict[str, Device]:

@@ -33,6 +33,8 @@ from tandemrec.conventional.sequential.dros import DROS, DROSConfig
 from tandemrec.conventional.sequential.gru4rec import GRU4Rec, GRU4RecConfig
 from tandemrec.conventional.sequential.sasrec import SASRec, SASRecConfig
 from tandemrec.experiment.rating_models import RATING, RatingModelConfig
+from tandemrec.experiment.store import hash_folder
+from tandemrec.llm.recommenders.base import LanguageModelUser
 from tandemrec.llm.recommenders.bigrec import BIGRec, BIGRecConfig
 from tandemrec.llm.recommenders.instructed import InstructedConfig
 from tandemrec.llm.recommenders.llara import LLaRA, LLaRAConfig
@@ -204,6 +206,11 @@ def load_recommender(config: Config, directory: Path, partners: Callable[[str], 
     if isinstance(config, TIGERConfig):
         return TIGER.load(directory)
     return (CONVENTIONAL | RATING)[type(config)][1](directory)
+
+
+def folder_identity(config: Config) -> dict[str, str] | None:
+    """Content of the local model folder a config names: a changed checkpoint is another model."""
+    return hash_folder(config.model_folder()) if isinstance(config, LanguageModelUser) else None
 
 
 def predicts_ratings(config: Config) -> bool:

@@ -17,7 +17,7 @@ from tandemrec.augmentation.preferences import augment
 from tandemrec.data.origins import earlier
 from tandemrec.data.split import Split
 from tandemrec.experiment.code_version import code_version
-from tandemrec.experiment.models import Materials, code_rooms, load_recommender, make_recommender
+from tandemrec.experiment.models import Materials, code_rooms, folder_identity, load_recommender, make_recommender
 from tandemrec.experiment.seeds import derive_seed
 from tandemrec.experiment.store import Artifact, plain
 from tandemrec.llm.instructions import Origin, write_instructions
@@ -165,8 +165,6 @@ class Mutual:
 
     def _asked(self, name: str) -> dict[str, Any]:
         """Identity of the language model of a ranker or rater, which may be another system's."""
-        from tandemrec.experiment.stages import folder_identity  # which imports this module
-
         config = self.stages.recipe.models[name]
         while isinstance(config, InstructedConfig) and config.tuned is not None:
             name = config.tuned

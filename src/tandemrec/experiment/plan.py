@@ -17,12 +17,13 @@ import numpy as np
 import polars as pl
 
 from tandemrec.data.dataset import Dataset
+from tandemrec.data.locations import store_root
 from tandemrec.experiment.devices import GIB, Device
 from tandemrec.experiment.foresight import Foresights
 from tandemrec.experiment.recipe import Recipe
 from tandemrec.experiment.run import check, walk
 from tandemrec.experiment.stages import CHOSEN, Stages
-from tandemrec.experiment.store import MANIFEST, Artifact, Store, default_root, manifest_files
+from tandemrec.experiment.store import MANIFEST, Artifact, Store, manifest_files
 from tandemrec.work import Foresight, Work, switches
 
 LIBRARIES = 0.6 * GIB
@@ -128,7 +129,7 @@ def plan(
     """
     check(recipe, dataset)
     with TemporaryDirectory() as scratch:
-        planning = PlanStore(store or default_root(), Path(scratch))
+        planning = PlanStore(store or store_root(), Path(scratch))
         stages = Stages(planning, recipe)
         stages.foresights = Foresights(stages, device.kind)
         walk(stages, dataset)

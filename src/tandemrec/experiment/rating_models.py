@@ -12,6 +12,7 @@ from tandemrec.conventional.rating.autoint import AutoInt, AutoIntConfig
 from tandemrec.conventional.rating.biases import Biases, BiasesConfig
 from tandemrec.conventional.rating.dcn import DCN, DCNConfig
 from tandemrec.conventional.rating.deepfm import DeepFM, DeepFMConfig
+from tandemrec.conventional.rating.features import check_columns
 from tandemrec.conventional.rating.fm import FM, FMConfig
 from tandemrec.conventional.rating.mf import BiasedMF, BiasedMFConfig
 from tandemrec.conventional.rating.nfm import NFM, NFMConfig
@@ -47,7 +48,7 @@ RATING: dict[type[Config], tuple[Callable[[Any], RatingPredictor], Callable[[Pat
 """Config class → how its predictor is made, how it is read, and the code whose change means training it again."""
 
 
-def check_columns(models: Mapping[str, Config], dataset: Dataset) -> None:
+def check_attributes(models: Mapping[str, Config], dataset: Dataset) -> None:
     """Refuse attributes that the data do not have, before the first model is trained.
 
     Raises:
@@ -60,17 +61,7 @@ def check_columns(models: Mapping[str, Config], dataset: Dataset) -> None:
             continue
         key = f"models.{name}" if augmented is None else f"models.{name}.backbone"
         added = [] if augmented is None else list(augmented.data.columns)
-        users, items = dataset.users.columns, dataset.items.columns
-        for side, asked, there in (
-            ("users", model.features.users, users),
-            ("items", model.features.items, [*items, *added]),
-        ):
-            missing = [column for column in asked if column not in there]
-            if missing:
-                found = ", ".join(there)
-                raise InputError(
-                    f"key '{key}.features.{side}': {dataset.name} has no column '{missing[0]}', found {found}"
-                )
-        again = [column for column in added if column in items]
+        check_columns(model.features, dataset, key=f"{key}.features", added=added)
+        again = [column for column in added if column in dataset.items.columns]
         if again:
             raise InputError(f"key 'models.{name}.data.columns': {dataset.name} has a column '{again[0]}' already")

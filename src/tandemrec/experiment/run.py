@@ -16,6 +16,7 @@ from tandemrec.augmentation.augmented import ADDED
 from tandemrec.augmentation.preferences import targets_among
 from tandemrec.data.dataset import Dataset
 from tandemrec.data.examples import Examples
+from tandemrec.data.locations import store_root
 from tandemrec.data.ratings import Pairs
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
@@ -24,12 +25,12 @@ from tandemrec.experiment.choices import Choices
 from tandemrec.experiment.costs import stage_cost, stage_id
 from tandemrec.experiment.devices import here
 from tandemrec.experiment.models import System, load_recommender
-from tandemrec.experiment.rating_models import check_columns
+from tandemrec.experiment.rating_models import check_attributes
 from tandemrec.experiment.recipe import Recipe, load_recipe
 from tandemrec.experiment.results import collect
 from tandemrec.experiment.selection_facts import selection_facts
 from tandemrec.experiment.stages import PER_EXAMPLE, Choice, Stages
-from tandemrec.experiment.store import Artifact, StageEvent, Store, check_folder, default_root, find_damage, write_whole
+from tandemrec.experiment.store import Artifact, StageEvent, Store, check_folder, find_damage, write_whole
 from tandemrec.recommender import NO_ITEM, Ranking, RatingPredictor
 from tandemrec.report.comparison import comparison_latex
 from tandemrec.report.html import run_page
@@ -63,7 +64,7 @@ def run(
     out = out or Path("runs") / recipe.name
     check(recipe, dataset)
     check_folder(out)
-    stages = Stages(Store(store or default_root(), listen), recipe)
+    stages = Stages(Store(store or store_root(), listen), recipe)
 
     found = walk(stages, dataset)
     results = collect(recipe, found.split, found.data, found.cut, found.judged)
@@ -101,7 +102,7 @@ def walk(stages: Stages, dataset: Dataset | None = None) -> Walk:
     """Every stage of a recipe in its order: what `run` makes, and what a plan only asks for."""
     recipe = stages.recipe
     data, data_artifact = stages.data(dataset)
-    check_columns(recipe.models, data)
+    check_attributes(recipe.models, data)
     split, split_artifact = stages.split(data, data_artifact)
     judged: dict[str, tuple[Artifact, Artifact]] = {}
     known = split.untested()
@@ -125,7 +126,7 @@ def prepare(
 ) -> tuple[Split, list[dict[str, Any]]]:
     """The first two stages only: the split of the cleaned data, and the rows of the cleaning report."""
     check_data(recipe, dataset)
-    stages = Stages(Store(store or default_root(), listen), recipe)
+    stages = Stages(Store(store or store_root(), listen), recipe)
     data, artifact = stages.data(dataset)
     return stages.split(data, artifact)[0], artifact.manifest["summary"]["cleaning"]
 
@@ -146,7 +147,7 @@ def judge_again(
         listen: told what happens to every stage.
     """
     recipe = load_recipe(run.path / RECIPE, [f"evaluation.{text}" for text in overrides])
-    split, stages = run.split(), Stages(Store(store or default_root(), listen), recipe)
+    split, stages = run.split(), Stages(Store(store or store_root(), listen), recipe)
     data, cut = run.artifact("data"), run.artifact("split")
     stages.fitted = {name: run.artifact(f"fit:{name}") for name in recipe.models}
     judged = {name: (fitted, stages.evaluate(name, split, cut)) for name, fitted in stages.fitted.items()}

@@ -12,6 +12,7 @@ from typing import Any
 from tandemrec.data.dataset import Dataset
 from tandemrec.data.examples import IntArray
 from tandemrec.data.kinds import item_kinds
+from tandemrec.data.locations import store_root
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
 from tandemrec.experiment.card import hardware, package_versions
@@ -20,7 +21,7 @@ from tandemrec.experiment.recipe import Recipe
 from tandemrec.experiment.run import check_data
 from tandemrec.experiment.selection_facts import groups_of
 from tandemrec.experiment.stages import Stages
-from tandemrec.experiment.store import Artifact, StageEvent, Store, default_root, write_whole
+from tandemrec.experiment.store import Artifact, StageEvent, Store, write_whole
 from tandemrec.selection.report import coverage_table, overlap_table, score_table
 from tandemrec.selection.selector import FloatArray
 
@@ -55,7 +56,7 @@ def select(
     if recipe.selection is None:
         raise InputError(f"recipe '{recipe.name}': key 'selection' is missing")
     check_data(recipe, dataset)
-    stages = Stages(Store(store or default_root(), listen), recipe)
+    stages = Stages(Store(store or store_root(), listen), recipe)
     data, data_artifact = stages.data(dataset)
     kinds = item_kinds(data.items, recipe.selection.category, "selection.category")
     split, cut = stages.split(data, data_artifact)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tandemrec.data.split import Split
 from tandemrec.experiment.code_version import code_version
 from tandemrec.experiment.seeds import derive_seed
-from tandemrec.experiment.store import Artifact, hash_files, plain
+from tandemrec.experiment.store import Artifact, hash_folder, plain
 from tandemrec.llm.recommenders.tiger import TIGERConfig
 from tandemrec.llm.semantic_ids import build_semantic_ids
 from tandemrec.recommender import Config
@@ -29,11 +29,10 @@ def semantic_ids(stages: Stages, config: Config, split: Split) -> Artifact | Non
         report = build_semantic_ids(dataset, config.ids, draft, seed=seed, workspace=work)
         return report.model_dump(mode="json")
 
-    folder = config.ids.content.folder()
     depends = {
         "data": dataset.fingerprint,
         "config": plain(config.ids),
-        "encoder": None if folder is None else hash_files([path for path in folder.iterdir() if path.is_file()]),
+        "encoder": hash_folder(config.ids.content.folder()),
         "seed": seed,
         "code": code_version(*CODE),
     }

@@ -25,7 +25,14 @@ from tandemrec.evaluation.evaluate import Evaluation, EvaluationConfig, evaluate
 from tandemrec.evaluation.ratings import RatingEvaluation, RatingEvaluationConfig, evaluate_ratings
 from tandemrec.experiment.code_version import code_version
 from tandemrec.experiment.foresight import Foresights
-from tandemrec.experiment.models import Materials, System, code_rooms, load_recommender, make_recommender
+from tandemrec.experiment.models import (
+    Materials,
+    System,
+    code_rooms,
+    folder_identity,
+    load_recommender,
+    make_recommender,
+)
 from tandemrec.experiment.mutual import INSTRUCTIONS, Mutual
 from tandemrec.experiment.recipe import Recipe
 from tandemrec.experiment.seeds import derive_seed
@@ -353,14 +360,6 @@ def training_content(cut: Artifact) -> str:
 def fit_report(artifact: Artifact) -> FitReport:
     """The training report of a `fit` artifact."""
     return FitReport.model_validate(artifact.manifest["summary"])
-
-
-def folder_identity(config: Config) -> Any:
-    """Content of the local model folder a config names: a changed checkpoint is another model."""
-    if not isinstance(config, LanguageModelUser):
-        return None
-    folder = config.model_folder()
-    return None if folder is None else hash_files([path for path in folder.iterdir() if path.is_file()])
 
 
 def judge(

@@ -239,10 +239,9 @@ def hash_files(paths: list[Path]) -> dict[str, str]:
     return {path.name: _sha256(path) for path in sorted(paths)}
 
 
-def default_root() -> Path:
-    """`$TANDEMREC_STORE`, or a folder in the user's cache directory."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("TANDEMREC_STORE") or cache / "tandemrec" / "artifacts")
+def hash_folder(folder: Path | None) -> dict[str, str] | None:
+    """Content hashes of the files that lie in a folder; None for none."""
+    return None if folder is None else hash_files([path for path in folder.iterdir() if path.is_file()])
 
 
 def _files(directory: Path) -> list[Path]:

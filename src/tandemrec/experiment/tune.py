@@ -17,6 +17,7 @@ import polars as pl
 import yaml
 
 from tandemrec.data.dataset import Dataset
+from tandemrec.data.locations import store_root
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
 from tandemrec.experiment.models import CONVENTIONAL
@@ -26,7 +27,7 @@ from tandemrec.experiment.run import check
 from tandemrec.experiment.search import Search, Trial
 from tandemrec.experiment.search_space import Dimension, Setting, TuningConfig, search_space, with_settings
 from tandemrec.experiment.stages import Stages
-from tandemrec.experiment.store import StageEvent, Store, default_root
+from tandemrec.experiment.store import StageEvent, Store
 from tandemrec.report.tuning import tuning_page, tuning_plot
 from tandemrec.training import process_rank, wait_for_all
 
@@ -72,7 +73,7 @@ def tune(
     if config is None:
         raise InputError(f"recipe '{recipe.name}': key 'tune' is missing, such as tune: {{model: NAME}}")
     space = _checked(recipe, config, dataset)
-    stages = Stages(Store(store or default_root(), listen), recipe)
+    stages = Stages(Store(store or store_root(), listen), recipe)
     data, data_artifact = stages.data(dataset)
     split, cut = stages.split(data, data_artifact)
     search = Search(stages, config, space, split.untested(), cut)

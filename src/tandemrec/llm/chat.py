@@ -21,6 +21,7 @@ from typing import Any
 from pydantic import Field
 
 from tandemrec import __version__
+from tandemrec.data.locations import store_root
 from tandemrec.errors import InputError
 from tandemrec.llm.traffic import TRAFFIC
 from tandemrec.recommender import Config
@@ -87,8 +88,7 @@ class ChatConfig(Config):
         """Where answers are kept."""
         if self.cache is not None:
             return self.cache.expanduser()
-        user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return Path(os.environ.get("TANDEMREC_STORE") or user / "tandemrec" / "artifacts") / "chat"
+        return store_root() / "chat"
 
 
 class Account:

@@ -397,8 +397,10 @@ def _answer_rater(config: RaterConfig, scene: Scene, examples: Examples) -> Work
     users = max(1, len(np.unique(examples.user)))
     system, its = scene.of(config.base)
     predicted = answer_work(system, its, examples)
-    if predicted is None or config.chat is None:
-        return None if predicted is None else predicted + _judging(config, scene, users, ratings / users)
+    if predicted is None:
+        return None
+    if config.chat is None:
+        return predicted + _judging(config, scene, users, ratings / users)
     questions, titles = _questions(config, scene.split, "rating"), scene.split.dataset.titles
     prompts = [
         head_text(question, titles, (1.0, 5.0), config.prompt) + tail_text("rating", title, "4.0", config.prompt)

@@ -46,17 +46,20 @@ class _Axis:
         eight multiples of 1, 2 or 5.
         """
         if self.log:
-            powers = range(math.floor(math.log10(self.low)), math.floor(math.log10(self.high) + 1e-9) + 1)
-            found = [[factor * 10.0**power for power in powers for factor in kept] for kept in ((1,), (1, 2, 5))]
-            within = [[tick for tick in ticks if self.low <= tick * (1 + 1e-9)] for ticks in found]
-            within = [[tick for tick in ticks if tick <= self.high * (1 + 1e-9)] for ticks in within]
-            return within[0] if len(within[0]) > 2 else within[1]
+            tens = self._times(1)
+            return tens if len(tens) > 2 else self._times(1, 2, 5)
         span = self.high - self.low
         if span <= 0:
             return [self.low]
         rough = 10 ** math.floor(math.log10(span / 4))
         step = next(rough * factor for factor in (1, 2, 5, 10) if span / (rough * factor) <= 8)
         return [step * number for number in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
+
+    def _times(self, *factors: int) -> list[float]:
+        """These multiples of powers of ten within the range."""
+        powers = range(math.floor(math.log10(self.low)), math.floor(math.log10(self.high) + 1e-9) + 1)
+        found = [factor * 10.0**power for power in powers for factor in factors]
+        return [tick for tick in found if self.low <= tick * (1 + 1e-9) and tick <= self.high * (1 + 1e-9)]
 
 
 def interval_plot(rows: Sequence[tuple[str, float, float, float]], label: str) -> Markup:
@@ -122,11 +125,7 @@ def scatter_plot(
         parts.append(label)
     parts += [_text((LEFT + WIDTH) / 2, HEIGHT - 8, x_label, "middle"), _text(4, 12, y_label, "start")]
     rows = _legend_rows(below)
-    for place, row in enumerate(rows if below else []):
-        left = float(LEFT)
-        for _, name in row:
-            parts.append(_text(left, HEIGHT + LINE * place + 16, name, "start"))
-            left += 40 + LETTER * len(name)
+    parts += _legend(rows, sampled=False)
     return _svg(parts, HEIGHT + (8 + LINE * len(rows)) * bool(below), f"{y_label} over {x_label}")
 
 
@@ -221,13 +220,16 @@ def _swatches(names: Mapping[int, str]) -> list[Markup]:
     return parts
 
 
-def _legend(rows: Sequence[Sequence[tuple[int, str]]]) -> list[Markup]:
+def _legend(rows: Sequence[Sequence[tuple[int, str]]], *, sampled: bool = True) -> list[Markup]:
+    """Names below a plot, each behind a piece of its line if `sampled`."""
     parts = []
     for place, row in enumerate(rows):
         at, level = float(LEFT), HEIGHT + LINE * place + 16
         for number, name in row:
-            sample = _line(round(at, 1), level - 4, round(at, 1) + 18, level - 4, "")
-            parts += [Markup('<g class="s{}">{}</g>').format(number, sample), _text(at + 23, level, name, "start")]
+            if sampled:
+                sample = _line(round(at, 1), level - 4, round(at, 1) + 18, level - 4, "")
+                parts.append(Markup('<g class="s{}">{}</g>').format(number, sample))
+            parts.append(_text(at + 23 * sampled, level, name, "start"))
             at += 40 + LETTER * len(name)
     return parts
 

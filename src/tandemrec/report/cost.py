@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tandemrec.evaluation.cost import pareto_front, system_cost
-from tandemrec.report.leaderboard import is_rating, table_of
+from tandemrec.report.leaderboard import filled, is_rating, table_of
 
 Cost = Mapping[str, float | None]
 
@@ -34,25 +34,30 @@ def fronts(results: Mapping[str, Any], costs: Mapping[str, Cost]) -> dict[str, s
 def cost_rows(results: Mapping[str, Any], costs: Mapping[str, Cost]) -> tuple[list[str], list[list[str]]]:
     """Header and a row a system, in the order of the leaderboard; columns without any figure are left out."""
     headline, on_front = results["evaluation"]["headline"], fronts(results, costs)
-    columns: list[tuple[str, list[str]]] = [
-        ("training", [duration(cost["seconds"]) for cost in costs.values()]),
-        ("processor time", [duration(cost["cpu_seconds"]) for cost in costs.values()]),
-        ("accelerator time", [duration(cost["accelerator_seconds"] or None) for cost in costs.values()]),
-        ("tokens", [count(cost["tokens"]) for cost in costs.values()]),
-        ("peak memory", [memory(cost["peak_memory_mib"]) for cost in costs.values()]),
-        ("peak accelerator", [memory(cost["accelerator_peak_mib"] or None) for cost in costs.values()]),
-        ("money", [money(cost.get("money")) for cost in costs.values()]),
-        ("1,000 users", [duration(cost["seconds_per_1000"]) for cost in costs.values()]),
-        ("money, 1,000 users", [money(cost.get("money_per_1000")) for cost in costs.values()]),
-    ]
-    kept = [(name, values) for name, values in columns if any(values)]
     means = {row["system"]: row["metrics"][headline]["mean"] for row in results["leaderboard"]}
     words = {"training": "seconds", "inference": "seconds_per_1000"}
-    rows = []
-    for place, system in enumerate(costs):
-        best = [word for word, key in words.items() if system in on_front[key]]
-        rows.append([system, f"{means[system]:.4f}", *(values[place] for _, values in kept), " and ".join(best)])
-    return ["system", headline, *(name for name, _ in kept), "unbeaten in"], rows
+    header = [
+        *("system", headline, "training", "processor time", "accelerator time", "tokens", "peak memory"),
+        *("peak accelerator", "money", "1,000 users", "money, 1,000 users", "unbeaten in"),
+    ]
+    rows = [
+        [
+            system,
+            f"{means[system]:.4f}",
+            duration(cost["seconds"]),
+            duration(cost["cpu_seconds"]),
+            duration(cost["accelerator_seconds"] or None),
+            count(cost["tokens"]),
+            memory(cost["peak_memory_mib"]),
+            memory(cost["accelerator_peak_mib"] or None),
+            money(cost.get("money")),
+            duration(cost["seconds_per_1000"]),
+            money(cost.get("money_per_1000")),
+            " and ".join(word for word, key in words.items() if system in on_front[key]),
+        ]
+        for system, cost in costs.items()
+    ]
+    return filled(header, rows)
 
 
 COST_NOTE = (

@@ -21,7 +21,7 @@ from tandemrec.report.comparison import (
     runs_table,
 )
 from tandemrec.report.cost import COST_NOTE, Cost, cost_rows, duration, fronts, memory, money, run_costs
-from tandemrec.report.leaderboard import is_rating
+from tandemrec.report.leaderboard import filled, is_rating
 from tandemrec.report.plan import foretold
 from tandemrec.report.prepared import HEADING as PREPARED
 from tandemrec.report.prepared import prepared_grids
@@ -245,16 +245,20 @@ def _card(results: Mapping[str, Any], card: Mapping[str, Any]) -> list[str]:
 
 def _stages(stages: Sequence[Mapping[str, Any]]) -> Table:
     """A row a stage; columns without any figure are left out."""
-    columns = [
-        ("stage", [stage["stage"] for stage in stages]),
-        ("time", [duration(stage["seconds"]) for stage in stages]),
-        ("predicted", [foretold(stage) for stage in stages]),
-        ("processor time", [duration(stage["cpu_seconds"]) for stage in stages]),
-        ("accelerator time", [duration(stage["accelerator_seconds"] or None) for stage in stages]),
-        ("peak memory", [memory(stage["peak_memory_mib"]) for stage in stages]),
-        ("peak accelerator", [memory(stage["accelerator_peak_mib"] or None) for stage in stages]),
-        ("tokens", ["" if stage["tokens"] is None else f"{stage['tokens']:,}" for stage in stages]),
-        ("fees", [money(stage.get("fees") or None) for stage in stages]),
+    header = ["stage", "time", "predicted", "processor time", "accelerator time"]
+    header += ["peak memory", "peak accelerator", "tokens", "fees"]
+    rows = [
+        [
+            stage["stage"],
+            duration(stage["seconds"]),
+            foretold(stage),
+            duration(stage["cpu_seconds"]),
+            duration(stage["accelerator_seconds"] or None),
+            memory(stage["peak_memory_mib"]),
+            memory(stage["accelerator_peak_mib"] or None),
+            "" if stage["tokens"] is None else f"{stage['tokens']:,}",
+            money(stage.get("fees") or None),
+        ]
+        for stage in stages
     ]
-    kept = [(name, values) for name, values in columns if any(values)]
-    return [name for name, _ in kept], [list(row) for row in zip(*(values for _, values in kept), strict=True)]
+    return filled(header, rows)

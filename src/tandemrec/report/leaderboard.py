@@ -72,6 +72,12 @@ def table_of(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(str(value).replace("|", "\\|") for value in line) + " |" for line in lines)
 
 
+def filled(header: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    """A table without the columns that hold no text; the first one stays."""
+    kept = [place for place in range(len(header)) if not place or any(row[place] for row in rows)]
+    return [header[place] for place in kept], [[row[place] for place in kept] for row in rows]
+
+
 def is_rating(results: Mapping[str, Any]) -> bool:
     """Whether the run predicts ratings; else it ranks."""
     return bool(results["evaluation"].get("task") == "rating")

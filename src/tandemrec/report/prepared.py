@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tandemrec.report.leaderboard import table_of
-from tandemrec.report.reranking import Grid
+from tandemrec.report.reranking import Grid, grids_markdown
 
 HEADING = "What they were given"
 
@@ -29,8 +28,7 @@ def prepared_grids(card: Mapping[str, Any]) -> Iterator[Grid]:
 
 def prepared_markdown(card: Mapping[str, Any]) -> str:
     """The same as Markdown; empty without tables."""
-    parts = [f"### {grid.title}\n\n{table_of(grid.header, grid.rows)}\n\n{grid.note}" for grid in prepared_grids(card)]
-    return "\n\n".join([f"## {HEADING}", *parts]) if parts else ""
+    return grids_markdown(HEADING, prepared_grids(card))
 
 
 def _ids(ids: Mapping[str, Mapping[str, Any]]) -> Grid:

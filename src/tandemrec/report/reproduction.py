@@ -10,7 +10,7 @@ from rich.table import Table
 from tandemrec.evaluation.metrics import chance
 from tandemrec.report.cost import duration
 from tandemrec.report.html import comparison_page
-from tandemrec.report.leaderboard import cell, decimal, table_of
+from tandemrec.report.leaderboard import cell, decimal, filled, table_of
 from tandemrec.report.reranking import HEADING, Grid, gain_grid
 
 VERDICTS = {
@@ -162,10 +162,7 @@ def figures_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]
     for system, published in results["absent"].items():
         pairs = [("", _figure(published[name])) for name in results["metrics"]]
         rows.append([f"{system} (not in this experiment)", *(text for pair in pairs for text in pair), ""])
-    columns = list(zip([*header, "training"], *rows, strict=True))
-    shown = [*columns[:1], *(column for column in columns[1:] if any(column[1:]))]
-    names, *kept = map(list, zip(*shown, strict=True))
-    return names, kept
+    return filled([*header, "training"], rows)
 
 
 def beyond_chance(results: Mapping[str, Any]) -> int | None:

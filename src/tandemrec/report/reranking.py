@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
@@ -52,11 +52,13 @@ def weights_plot(card: Mapping[str, Any]) -> Markup | None:
 
 def reranking_markdown(results: Mapping[str, Any], card: Mapping[str, Any]) -> str:
     """The same as Markdown; empty without tables."""
-    parts = [
-        f"### {grid.title}\n\n{table_of(grid.header, grid.rows)}\n\n{grid.note}"
-        for grid in reranking_grids(results, card)
-    ]
-    return "\n\n".join([f"## {HEADING}", *parts]) if parts else ""
+    return grids_markdown(HEADING, reranking_grids(results, card))
+
+
+def grids_markdown(heading: str, grids: Iterable[Grid]) -> str:
+    """A section of tables; empty without any."""
+    parts = [f"### {grid.title}\n\n{table_of(grid.header, grid.rows)}\n\n{grid.note}" for grid in grids]
+    return "\n\n".join([f"## {heading}", *parts]) if parts else ""
 
 
 HEADING = "What it adds to its base"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
+from tandemrec.data.dataset import Dataset
 from tandemrec.data.examples import IntArray, Ragged
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
@@ -94,6 +95,30 @@ class EncodedField:
     is_set: bool
 
 
+def check_columns(
+    config: FeaturesConfig, dataset: Dataset, *, key: str = "features", added: Sequence[str] = ()
+) -> None:
+    """Refuse attributes that users or items do not have.
+
+    Args:
+        config: the attributes.
+        dataset: whose users and items.
+        key: of the attributes in the recipe, for the message.
+        added: columns of items that come later.
+
+    Raises:
+        InputError: naming the first column that is missing.
+    """
+    for side, asked, there in (
+        ("users", config.users, dataset.users.columns),
+        ("items", config.items, [*dataset.items.columns, *added]),
+    ):
+        missing = [column for column in asked if column not in there]
+        if missing:
+            found = ", ".join(there)
+            raise InputError(f"key '{key}.{side}': {dataset.name} has no column '{missing[0]}', found {found}")
+
+
 def encode_fields(split: Split, config: FeaturesConfig) -> dict[Side, list[EncodedField]]:
     """The id field and the attribute fields of users and of items.
 
@@ -103,16 +128,13 @@ def encode_fields(split: Split, config: FeaturesConfig) -> dict[Side, list[Encod
     Raises:
         InputError: if there is no such column, its type does not fit its kind, or a setting is for other kinds.
     """
+    check_columns(config, split.dataset)
     sides: dict[Side, list[EncodedField]] = {}
     for side, counts in zip(SIDES, (split.user_counts, split.item_counts), strict=True):
         frame = split.dataset.users if side == "users" else split.dataset.items
         known = np.where(counts >= config.id_min_count, np.cumsum(counts >= config.id_min_count), 0)
         fields = [EncodedField(f"{side}.id", int(known.max(initial=0)) + 1, _with_nobody(known[:, None]), False)]
         for column, settings in (config.users if side == "users" else config.items).items():
-            if column not in frame.columns:
-                raise InputError(
-                    f"key 'features.{side}': {split.dataset.name} has no column '{column}', found {frame.columns}"
-                )
             fields.append(_encode(frame[column], counts, settings, f"{side}.{column}"))
         sides[side] = fields
     return sides
