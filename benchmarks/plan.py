@@ -22,7 +22,7 @@ from typing import Any
 from tandemrec.experiment.devices import Device, here
 from tandemrec.experiment.plan import plan
 from tandemrec.experiment.recipe import Recipe, load_recipe
-from tandemrec.experiment.run import CARD, RECIPE
+from tandemrec.experiment.run_folder import CARD, RECIPE
 
 RESULTS = Path(__file__).resolve().parent / "results" / "plan.json"
 

@@ -8,6 +8,7 @@ import shutil
 import struct
 import subprocess
 import zlib
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from tandemrec.evaluation.comparison import ComparisonConfig
 from tandemrec.experiment.compare import compare
 from tandemrec.experiment.recipe import load_recipe
 from tandemrec.experiment.run import run
+from tandemrec.report.charts import line_plot, scatter_plot
+from tandemrec.report.cost import duration
 from tandemrec.report.html import run_page
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "headless_shell")
@@ -162,26 +165,87 @@ def test_a_single_system_and_a_single_epoch_have_a_page_too(tmp_path: Path) -> N
     assert any("nothing to compare it with" in text for text in found.texts)
 
 
+LOOK = """<script>
+const cut = [], over = [];
+for (const plot of document.querySelectorAll("svg")) {
+  const frame = plot.getBoundingClientRect();
+  const texts = [...plot.querySelectorAll("text")].map(text => [text.textContent, text.getBoundingClientRect()]);
+  for (const [text, box] of texts) {
+    const room = .25 * box.height;  // the frame of a text is higher than its letters
+    if (box.left < frame.left - 1 || box.right > frame.right + 1) cut.push(text);
+    if (box.top < frame.top - room || box.bottom > frame.bottom + room) cut.push(text);
+  }
+  texts.forEach(([text, one], place) => texts.slice(place + 1).forEach(([other, two]) => {
+    const wide = Math.min(one.right, two.right) - Math.max(one.left, two.left);
+    const high = Math.min(one.bottom, two.bottom) - Math.max(one.top, two.top);
+    if (wide > 1 && high > .35 * Math.min(one.height, two.height)) over.push([text, other]);
+  }));
+}
+const sideways = document.documentElement.scrollWidth - window.innerWidth;
+document.body.textContent = JSON.stringify({cut, over, sideways});
+</script>"""
+"""Tells which texts of plots are cut or stand upon each other, and how far the page must be moved sideways."""
+
+
+def browse(address: str, user: Path, width: int, *options: str) -> subprocess.CompletedProcess[str]:
+    """A page in a window of that width."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip(f"no browser is installed (looked for {', '.join(BROWSERS)})")
+    always = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={user}"]
+    command = [browser, *always, f"--window-size={width},1400", *options, address]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
 @pytest.mark.parametrize(
     ("page", "width"), [("1/report.html", 1100), ("1/report.html", 390), ("both/compare.html", 390)]
 )
 def test_a_browser_draws_the_page(folder: Path, tmp_path: Path, page: str, width: int) -> None:
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        pytest.skip(f"no browser is installed (looked for {', '.join(BROWSERS)})")
     shot = tmp_path / "page.png"
-    options = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--hide-scrollbars",
-        f"--user-data-dir={tmp_path / 'user'}",
-    ]
-    size = [f"--window-size={width},1400", f"--screenshot={shot}", (folder / page).as_uri()]
-    done = subprocess.run([browser, *options, *size], capture_output=True, text=True, timeout=120, check=False)
+    done = browse((folder / page).as_uri(), tmp_path / "user", width, f"--screenshot={shot}")
     assert shot.is_file(), done.stderr[-2000:]
     shades = different_bytes(shot)
     assert shades > 40  # text, lines and colours, not a blank or an error page
+
+
+def looked_at(page: str, folder: Path, width: int) -> dict[str, Any]:
+    """What `LOOK` says of a page."""
+    (folder / "looked-at.html").write_text(page.replace("</body>", f"{LOOK}</body>"), encoding="utf-8")
+    done = browse((folder / "looked-at.html").as_uri(), folder / "user", width, "--dump-dom")
+    found: dict[str, Any] = json.loads(unescape(done.stdout.partition("<body>")[2].partition("</body>")[0]))
+    return found
+
+
+@pytest.mark.parametrize("width", [1100, 500])
+@pytest.mark.parametrize("page", ["1/report.html", "both/compare.html"])
+def test_no_text_of_a_plot_is_cut_or_covered(folder: Path, tmp_path: Path, page: str, width: int) -> None:
+    text = (folder / page).read_text(encoding="utf-8")
+    assert looked_at(text, tmp_path, width) == {"cut": [], "over": [], "sideways": 0}
+
+
+@pytest.mark.parametrize("width", [1100, 500])
+def test_a_crowded_plot_can_be_read(folder: Path, tmp_path: Path, width: int) -> None:
+    points = [(f"WMF+DA {place}", 900.0 + place % 5, 0.1 + place / 9000, place == 0) for place in range(24)]
+    plots = [
+        scatter_plot(points, "training", "ndcg@10", duration),
+        line_plot(
+            {f"SGL+DA {place}": [0.1, 0.2 * place] for place in range(8)}, ["1–2", "1,093–3,388"], "activity", "ndcg@10"
+        ),
+    ]
+    page = (folder / "1/report.html").read_text(encoding="utf-8")
+    head = page.partition("<body>")[0]
+    assert looked_at(f"{head}<body>{plots[0]}{plots[1]}</body>", tmp_path, width) == {
+        "cut": [],
+        "over": [],
+        "sideways": 0,
+    }
+
+
+def test_the_look_sees_what_is_cut_and_covered(tmp_path: Path) -> None:
+    texts = ((50, 25, "once"), (51, 26, "twice"), (95, 45, "beyond"))
+    plot = "".join(f'<text x="{x}" y="{y}">{text}</text>' for x, y, text in texts)
+    page = f'<html><body><svg viewBox="0 0 100 50" width="300">{plot}</svg></body></html>'
+    assert looked_at(page, tmp_path, 800) == {"cut": ["beyond"], "over": [["once", "twice"]], "sideways": 0}
 
 
 def different_bytes(path: Path) -> int:

@@ -45,8 +45,8 @@ class DLLM2RecConfig(Config):
     """The model that is trained, with its own loss, training and choice of the epoch on validation."""
 
     teacher: str
-    """The trained system whose lists are distilled: BIGRec in the paper, here any of the recipe that recommends. One
-    that an earlier run trained with the same settings on the same data is found in the store, with its lists."""
+    """The trained system whose lists are distilled: BIGRec in the paper, here any of the recipe that recommends, also
+    one that the recipe takes from an earlier run (`trained`)."""
 
     vectors: str | None = None
     """The system whose item vectors join the student's; null: the teacher. BIGRec's are those of its titles."""

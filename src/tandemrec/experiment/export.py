@@ -38,6 +38,7 @@ def export_training_set(run: Run, system: str, to: Path) -> dict[str, int]:
     if to.exists():
         raise InputError(f"{to} exists already; nothing was written")
     writer = run.model(system)
+    run = run.trainer(system)
     if not isinstance(writer, TitleWriter):
         raise InputError(f"'{system}' learns from no prompts; systems that do write titles, such as BIGRec")
     split, objective = run.lesson(system), writer.config.objective

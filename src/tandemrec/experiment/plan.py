@@ -75,18 +75,21 @@ class PlanStore(Store):
         if found:
             artifact = self.open(directory)
         elif stage in REAL:
-            artifact, seconds = self._made(stage, key, make)
+            artifact, seconds = self._made(stage, key, depends, make)
         else:
             artifact = self._standing_for(stage, key, depends)
         self.planned[str(directory)] = Planned(artifact, found, foresight, seconds)
         return artifact
 
-    def _made(self, stage: str, key: str, make: Callable[[Path, Path], Any]) -> tuple[Artifact, float]:
+    def _made(
+        self, stage: str, key: str, depends: Mapping[str, Any], make: Callable[[Path, Path], Any]
+    ) -> tuple[Artifact, float]:
         draft, started = self.scratch / stage, time.monotonic()
         draft.mkdir()
         summary = make(draft, self.scratch)
         seconds = time.monotonic() - started
-        manifest = {"stage": stage, "key": key, "summary": summary, "seconds": seconds, "files": manifest_files(draft)}
+        manifest = {"stage": stage, "key": key, "depends": depends, "summary": summary}
+        manifest |= {"seconds": seconds, "files": manifest_files(draft)}
         return Artifact(draft, key, manifest), seconds
 
     def _standing_for(self, stage: str, key: str, depends: Mapping[str, Any]) -> Artifact:

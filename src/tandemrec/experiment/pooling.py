@@ -11,7 +11,8 @@ import polars as pl
 
 from tandemrec.errors import InputError
 from tandemrec.experiment.recipe import Recipe
-from tandemrec.experiment.run import PER_USER, Run
+from tandemrec.experiment.run import Run
+from tandemrec.experiment.run_folder import PER_USER
 
 
 @dataclass
@@ -56,9 +57,9 @@ def pool(runs: Sequence[Run]) -> dict[str, Pooled]:
     asked: pl.DataFrame | None = None
     for run in runs:
         recipe = run.recipe
-        seeds = run.results["seed"], run.results.get("training_seed", run.results["seed"])
-        repeat = ".".join(map(str, seeds)) if several_seeds else str(seeds[1])
         for name, frame in _frames(run):
+            seeds = _seeds(run, name)
+            repeat = ".".join(map(str, seeds)) if several_seeds else str(seeds[1])
             questions = frame.select("example", "user")
             asked = questions if asked is None else asked
             if not questions.equals(asked):
@@ -73,6 +74,12 @@ def pool(runs: Sequence[Run]) -> dict[str, Pooled]:
             system.runs.setdefault(repeat, run)
             system.frames.setdefault(repeat, frame)
     return _labelled(found.values())
+
+
+def _seeds(run: Run, name: str) -> tuple[int, int]:
+    """Seed and training seed of the run that trained a system."""
+    facts = run.card.get("trained", {}).get(name, run.results)
+    return facts["seed"], facts.get("training_seed", facts["seed"])
 
 
 def _frames(run: Run) -> Iterable[tuple[str, pl.DataFrame]]:

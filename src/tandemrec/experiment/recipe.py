@@ -22,6 +22,7 @@ from tandemrec.evaluation.ratings import RatingEvaluationConfig
 from tandemrec.experiment.bundled import read_recipe
 from tandemrec.experiment.models import RATING_SYSTEMS, ModelConfig, predicts_ratings
 from tandemrec.experiment.rounds import AUGMENTED, in_rounds
+from tandemrec.experiment.run_folder import RECIPE
 from tandemrec.experiment.search_space import TuningConfig
 from tandemrec.experiment.seeds import derive_seed
 from tandemrec.llm.recommenders.base import LanguageModelUser
@@ -64,6 +65,11 @@ class Recipe(Config):
     models: dict[str, ModelConfig] = Field(min_length=1)
     """The systems to compare, by the name they bear on the leaderboard."""
 
+    trained: dict[str, Path] = Field(default_factory=dict)
+    """Systems that are not trained but taken as a finished run trained them, as teachers, partners or rivals: name →
+    folder of that run, where the system bears the same name. Their settings, and the systems that they build on, come
+    from there. Data, cleaning, split and seed must be those of that run; what training cost there is counted here."""
+
     evaluation: Annotated[EvaluationConfig | RatingEvaluationConfig, Field(discriminator="task")] = EvaluationConfig()
     """How they are judged; `task`, ranking or rating, follows from the models where it is not given."""
 
@@ -102,6 +108,19 @@ class Recipe(Config):
                 raise ValueError(
                     f"the model '{name}' ({config.model}) cannot learn from '{teacher}' ({self.models[teacher].model})"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _trained_systems_are_whole(self) -> Self:
+        for name, folder in self.trained.items():
+            if name not in self.models:
+                raise ValueError(f"trained.{name} is no model of the recipe")
+            for partner in self.models[name].partners():
+                if self.trained.get(partner) != folder:
+                    raise ValueError(
+                        f"trained.{name} builds on '{partner}', which must come from {folder} too; leave it out of "
+                        "'models'"
+                    )
         return self
 
     @model_validator(mode="after")
@@ -189,8 +208,10 @@ class Recipe(Config):
             raise ValueError(f"models build on each other in a circle: {circle}") from None
 
     def selector_of(self, name: str) -> str | None:
-        """The selector whose choice a model learns from; None: it learns from all training examples."""
+        """The selector whose choice a model learns from; None: it learns from all training examples, or has learned."""
         config = self.models[name]
+        if name in self.trained:
+            return None
         return config.train_on if isinstance(config, WriterConfig | TIGERConfig) else None
 
     def students(self) -> dict[str, dict[str, str | None]]:
@@ -251,11 +272,37 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     pairs = overrides.items() if isinstance(overrides, Mapping) else (_parse_override(text) for text in overrides)
     for path, value in pairs:
         _assign(tree, path, value)
-    tree = _with_task(tree)
+    tree = _with_task(_with_trained(tree))
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
         raise InputError(f"{label}: {explain(error, tree)}") from None
+
+
+def _with_trained(tree: dict[str, Any]) -> dict[str, Any]:
+    """The tree with the settings of systems that other runs trained, and of all that these build on."""
+    trained, models = tree.get("trained"), tree.get("models") or {}
+    if not isinstance(trained, dict) or not isinstance(models, dict):
+        return tree
+    found, added = {}, {}
+    for name, place in trained.items():
+        folder = Path(str(place)).expanduser().absolute()
+        found[name] = str(folder)
+        if name in models or name in added:
+            continue
+        if not (folder / RECIPE).is_file():
+            raise InputError(f"key 'trained.{name}': {folder} is no finished run: {RECIPE} is missing")
+        theirs = load_recipe(folder / RECIPE)
+        if name not in theirs.models:
+            there = ", ".join(theirs.models)
+            raise InputError(f"key 'trained.{name}': {folder} has no system '{name}', it has: {there}")
+        waiting = [name]
+        while waiting:
+            other = waiting.pop()
+            if other not in models and other not in added:
+                added[other], found[other] = theirs.models[other].model_dump(mode="json"), str(folder)
+                waiting += theirs.models[other].partners()
+    return tree | {"trained": found, "models": models | added}
 
 
 def _with_task(tree: dict[str, Any]) -> dict[str, Any]:

@@ -28,17 +28,16 @@ from tandemrec.experiment.models import System, load_recommender
 from tandemrec.experiment.rating_models import check_attributes
 from tandemrec.experiment.recipe import Recipe, load_recipe
 from tandemrec.experiment.results import collect
+from tandemrec.experiment.run_folder import CARD, LATEX, PER_USER, RECIPE, REPORT, RESULTS, artifact_of, read_part
 from tandemrec.experiment.selection_facts import selection_facts
 from tandemrec.experiment.stages import PER_EXAMPLE, Choice, Stages
-from tandemrec.experiment.store import Artifact, StageEvent, Store, check_folder, find_damage, write_whole
+from tandemrec.experiment.store import Artifact, StageEvent, Store, check_folder, write_whole
+from tandemrec.experiment.trained import trained_elsewhere
 from tandemrec.recommender import NO_ITEM, Ranking, RatingPredictor
 from tandemrec.report.comparison import comparison_latex
 from tandemrec.report.html import run_page
 from tandemrec.report.page import markdown_page
 from tandemrec.training.processes import process_rank, wait_for_all
-
-RESULTS, CARD, RECIPE, PER_USER = "results.json", "run_card.json", "recipe.yaml", "per_user.parquet"
-REPORT, LATEX = "report.html", "report.tex"
 
 
 def run(
@@ -180,10 +179,13 @@ def check_data(recipe: Recipe, dataset: Dataset | None = None) -> None:
 
 
 def check(recipe: Recipe, dataset: Dataset | None = None) -> None:
-    """Whatever can be refused before work starts: a missing data set, a folder that is no model."""
+    """Whatever can be refused before work starts: a missing data set, a folder that is no model or no run."""
     check_data(recipe, dataset)
-    for config in recipe.models.values():
-        config.check()
+    for name, config in recipe.models.items():
+        if name in recipe.trained:
+            trained_elsewhere(recipe, name)
+        else:
+            config.check()
 
 
 @dataclass(frozen=True)
@@ -201,12 +203,7 @@ class Run:
         Raises:
             InputError: if it is not one.
         """
-        try:
-            results, card = (json.loads((path / name).read_text()) for name in (RESULTS, CARD))
-        except FileNotFoundError as error:
-            raise InputError(f"{path} is no finished run: {Path(error.filename).name} is missing") from None
-        except (NotADirectoryError, ValueError) as error:
-            raise InputError(f"{path} is no finished run: {error}") from None
+        results, card = (read_part(path, name) for name in (RESULTS, CARD))
         return cls(path, results, card)
 
     @property
@@ -222,8 +219,16 @@ class Run:
         """The split all systems were judged on."""
         return Split.load(self.artifact("split").path, self.dataset())
 
+    def trainer(self, system: str) -> Run:
+        """The run that trained a system: this one, or that which it was taken from."""
+        other = self.recipe.trained.get(system)
+        return self if other is None else Run.open(other).trainer(system)
+
     def lesson(self, system: str) -> Split:
         """The split with the training examples that a system learned from: all, or those that its selector chose."""
+        trainer = self.trainer(system)
+        if trainer is not self:
+            return trainer.lesson(system)
         split = self.split()
         if self.recipe.selector_of(system) is None:
             return split
@@ -276,11 +281,7 @@ class Run:
         Raises:
             InputError: if it is gone or damaged.
         """
-        path = Path(self.card["artifacts"][stage])
-        damage = find_damage(path)
-        if damage is not None:
-            raise InputError(f"{damage}; `tandem run {self.path / RECIPE} --out {self.path}` makes it again")
-        return Store.open(path)
+        return artifact_of(self.path, self.card, stage)
 
 
 def _best_rated(model: RatingPredictor, user: int, history: list[int], n_items: int, k: int) -> Ranking:
@@ -302,6 +303,8 @@ def _card(stages: Stages, found: Walk) -> dict[str, Any]:
         artifacts |= {f"{kind}:{name}": artifact for name, artifact in prepared[kind].items()}
     device = here()
     costs = [stage_cost(artifact, device) for artifact in stages.made]
+    taken = {stage["id"]: stage for found in stages.trained.values() for stage in found.stages}
+    costs += [stage for name, stage in taken.items() if all(name != other["id"] for other in costs)]
     return {
         "packages": package_versions(),
         "hardware": hardware(),
@@ -309,12 +312,13 @@ def _card(stages: Stages, found: Walk) -> dict[str, Any]:
         "stages": costs,
         "systems": {
             name: {
-                "training": [stage_id(artifact) for artifact in stages.needs[name]],
+                "training": stages.needs[name],
                 "judging": stage_id(evaluated),
             }
             for name, (_, evaluated) in judged.items()
         },
         "models": {name: fitted.manifest["summary"] for name, (fitted, _) in judged.items()},
+        "trained": {name: found.facts() for name, found in stages.trained.items()},
         "distilled": {student: answers.manifest["summary"] for student, answers in prepared["distil"].items()},
         "taught": {
             student: roles | (prepared["lists"][student].manifest["summary"] if student in prepared["lists"] else {})

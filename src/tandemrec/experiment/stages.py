@@ -24,6 +24,7 @@ from tandemrec.evaluation.cost import BUILDING
 from tandemrec.evaluation.evaluate import Evaluation, EvaluationConfig, evaluate
 from tandemrec.evaluation.ratings import RatingEvaluation, RatingEvaluationConfig, evaluate_ratings
 from tandemrec.experiment.code_version import code_version
+from tandemrec.experiment.costs import stage_id
 from tandemrec.experiment.foresight import Foresights
 from tandemrec.experiment.models import (
     Materials,
@@ -39,6 +40,7 @@ from tandemrec.experiment.seeds import derive_seed
 from tandemrec.experiment.semantic_ids import semantic_ids
 from tandemrec.experiment.store import Artifact, Store, hash_files, plain
 from tandemrec.experiment.taught import LISTS_OF_TEACHER, Taught
+from tandemrec.experiment.trained import Trained, trained_elsewhere
 from tandemrec.llm.distil import distil, distil_summary
 from tandemrec.llm.recommenders.base import LanguageModelUser
 from tandemrec.llm.recommenders.lessons import SOFTConfig
@@ -111,7 +113,8 @@ class Stages:
         fitted: the trained systems by name.
         prepared: what was made for a system before its training, by kind (`distil`: what its teacher answered to the
             training prompts; `instructions`, `augmentation`, `lists` and others), then by its name.
-        needs: every stage that training a system takes, those of the systems it builds on included, by its name.
+        needs: ids of every stage that training a system takes, those of the systems it builds on included, by its name.
+        trained: systems that another run trained.
         bases: language models that were built, by the name of the system they were built for.
         foresights: what stages take.
     """
@@ -123,7 +126,8 @@ class Stages:
         self.made: list[Artifact] = []
         self.fitted: dict[str, Artifact] = {}
         self.prepared: defaultdict[str, dict[str, Artifact]] = defaultdict(dict)
-        self.needs: dict[str, list[Artifact]] = {}
+        self.needs: dict[str, list[str]] = {}
+        self.trained: dict[str, Trained] = {}
         self.bases: dict[str, Artifact] = {}
         self.foresights = Foresights(self)
 
@@ -158,7 +162,7 @@ class Stages:
         return Split.load(artifact.path, dataset), artifact
 
     def fit(self, name: str, split: Split, cut: Artifact, choice: Choice | None = None) -> Artifact:
-        """Train one model whose partners are trained.
+        """Train one model whose partners are trained, or take it from the run that trained it.
 
         A language model that must be built first, and answers that a teacher must write first, are stages of their own.
 
@@ -168,6 +172,8 @@ class Stages:
             cut: its artifact.
             choice: the training examples it learns from, by number; None: all.
         """
+        if name in self.recipe.trained:
+            return self._take(name, cut)
         config, content = self.recipe.models[name], training_content(cut)
         base = self.language_model(config, split)
         if base is not None:
@@ -214,13 +220,30 @@ class Stages:
         self.needs[name] = self._needed(config, own, choice)
         return self.fitted[name]
 
-    def _needed(self, config: Config, own: Sequence[Artifact | None], choice: Choice | None) -> list[Artifact]:
+    def _take(self, name: str, cut: Artifact) -> Artifact:
+        """A system that another run trained on the same data.
+
+        Raises:
+            InputError: if it learned from other data.
+        """
+        found = trained_elsewhere(self.recipe, name)
+        theirs, ours = ((part.manifest["depends"]["data"], training_content(part)) for part in (found.split, cut))
+        if theirs != ours:
+            raise InputError(
+                f"key 'trained.{name}': {found.run} trained it on other data or another split; take its keys 'data', "
+                "'cleaning', 'split' and 'seed'"
+            )
+        self.trained[name], self.fitted[name] = found, found.fitted
+        self.needs[name] = [stage["id"] for stage in found.stages]
+        return found.fitted
+
+    def _needed(self, config: Config, own: Sequence[Artifact | None], choice: Choice | None) -> list[str]:
         """Stages of the systems that a model builds on, of what chose its examples, and its own; each once."""
         parts = () if choice is None else choice.parts
         builds_on = {*config.partners(), *(name for name, fitted in self.fitted.items() if fitted in parts)}
-        needed = [artifact for name in self.needs if name in builds_on for artifact in self.needs[name]]
-        needed += [*parts, *(artifact for artifact in own if artifact is not None)]
-        return list({artifact.path: artifact for artifact in needed}.values())
+        needed = [stage for name in self.needs if name in builds_on for stage in self.needs[name]]
+        needed += [stage_id(artifact) for artifact in (*parts, *own) if artifact is not None]
+        return list(dict.fromkeys(needed))
 
     def materials(self, config: Config, base: Artifact | None, answers: Artifact | None = None) -> Materials:
         """What earlier stages made for a model whose partners are trained."""

@@ -11,8 +11,8 @@ from markupsafe import Markup
 
 WIDTH, HEIGHT = 640, 340
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 28, 46
-LETTER, LINE = 8.8, 20
-"""Width of a letter of the plots' text and height of its lines, in a wide font of the size that small plots have."""
+LETTER, LINE = 15.0, 20
+"""Size of the plots' letters where plots are small, and height of a line."""
 
 NAMED = 240
 """Widest name beside a point; longer ones are cut."""
@@ -71,7 +71,7 @@ def interval_plot(rows: Sequence[tuple[str, float, float, float]], label: str) -
     """
     top = TOP / 2  # nothing is named above it
     height = top + BOTTOM + 26 * len(rows)
-    left = min(240, 20 + LETTER * max(len(name) for name, *_ in rows))
+    left = min(240, 20 + max(_width(name) for name, *_ in rows))
     axis = _padded([value for _, *values in rows for value in values], left, WIDTH - RIGHT)
     parts = _vertical_grid(axis, top, height - BOTTOM, _plain)
     for place, (name, mean, low, high) in enumerate(rows):
@@ -121,7 +121,7 @@ def scatter_plot(
         if label is None:
             below.append(f"{len(below) + 1} {name}")
             number = str(len(below))
-            label = _label(number, at, level, taken) or _text(at + 7, level + 4, number, "start")
+            label = _label(number, at, level, taken) or _led(number, at, level, taken)
         parts.append(label)
     parts += [_text((LEFT + WIDTH) / 2, HEIGHT - 8, x_label, "middle"), _text(4, 12, y_label, "start")]
     rows = _legend_rows(below)
@@ -147,11 +147,11 @@ def line_plot(
     x = _Axis(0, max(1, len(x_names) - 1), LEFT + 24, WIDTH - RIGHT - 24)
     y = _padded([value for values in shown.values() for value in values], HEIGHT - BOTTOM, TOP)
     parts = _horizontal_grid(y, _plain)
-    room = LETTER * (2 + max(map(len, x_names), default=0))
+    room = LETTER + max(map(_width, x_names), default=0.0)
     every = max(1, math.ceil(len(x_names) * room / (WIDTH - LEFT - RIGHT)))
     for place, name in enumerate(x_names):
         if place % every == 0:
-            parts.append(_text(x(place), HEIGHT - BOTTOM + 18, name, "middle"))
+            parts.append(_below(x(place), HEIGHT - BOTTOM + 18, name))
     if mark is not None:
         parts.append(_line(x(mark), TOP, x(mark), HEIGHT - BOTTOM, "mark"))
     for number, (name, values) in enumerate(shown.items()):
@@ -216,7 +216,7 @@ def _swatches(names: Mapping[int, str]) -> list[Markup]:
     for number, name in names.items():
         dot = Markup('<circle cx="{}" cy="{}" r="4"/>').format(round(at + 6, 1), HEIGHT + 8)
         parts += [Markup('<g class="s{}">{}</g>').format(number, dot), _text(at + 16, HEIGHT + 12, name, "start")]
-        at += 36 + LETTER * len(name)
+        at += 36 + _width(name)
     return parts
 
 
@@ -230,7 +230,7 @@ def _legend(rows: Sequence[Sequence[tuple[int, str]]], *, sampled: bool = True) 
                 sample = _line(round(at, 1), level - 4, round(at, 1) + 18, level - 4, "")
                 parts.append(Markup('<g class="s{}">{}</g>').format(number, sample))
             parts.append(_text(at + 23 * sampled, level, name, "start"))
-            at += 40 + LETTER * len(name)
+            at += 40 + _width(name)
     return parts
 
 
@@ -238,7 +238,7 @@ def _legend_rows(names: Sequence[str]) -> list[list[tuple[int, str]]]:
     rows: list[list[tuple[int, str]]] = [[]]
     used = 0.0
     for number, name in enumerate(names):
-        width = 40 + LETTER * len(name)
+        width = 40 + _width(name)
         if rows[-1] and used + width > WIDTH - LEFT:
             rows.append([])
             used = 0.0
@@ -249,17 +249,34 @@ def _legend_rows(names: Sequence[str]) -> list[list[tuple[int, str]]]:
 
 def _label(name: str, x: float, y: float, taken: list[tuple[float, float, float, float]]) -> Markup | None:
     """A point's name beside it, where nothing is written yet; the place is taken then. None: there is no such place."""
-    width = LETTER * len(name)
+    width = _width(name)
     places = [(x + 9, y + 4, "start"), (x - 9, y + 4, "end"), (x, y - 10, "middle"), (x, y + 18, "middle")]
     places += [(x + 9, y + shift, "start") for shift in (-12, 20, -28, 36)]
     for at, level, anchor in places:
         left = {"start": at, "end": at - width, "middle": at - width / 2}[anchor]
-        box = left, level - 10, left + width, level + 3
-        inside = box[0] >= LEFT and box[2] <= WIDTH and box[1] >= TOP - 12
-        if inside and not any(_overlap(box, other) for other in taken):
+        box = left, level - 11, left + width, level + 3
+        if _inside(box) and not any(_overlap(box, other) for other in taken):
             taken.append(box)
             return _text(at, level, name, anchor)
     return None
+
+
+def _inside(box: tuple[float, float, float, float]) -> bool:
+    """Whether a text there is neither cut nor among those of the axes."""
+    return box[0] >= LEFT and box[2] <= WIDTH and box[1] >= TOP - 12 and box[3] <= HEIGHT - BOTTOM
+
+
+def _led(name: str, x: float, y: float, taken: list[tuple[float, float, float, float]]) -> Markup:
+    """A short name at the nearest free place around a point, with a line to it."""
+    wide = _width(name)
+    rings = ((reach, step * math.pi / 8) for reach in range(14, 200, 6) for step in range(16))
+    for reach, angle in rings:
+        at, level = x + reach * math.cos(angle), y + reach * math.sin(angle)
+        box = at - wide / 2, level - 7, at + wide / 2, level + 7
+        if _inside(box) and not any(_overlap(box, other) for other in taken):
+            break
+    taken.append(box)
+    return _line(x, y, round(at, 1), round(level, 1), "grid") + _text(at, level + 4, name, "middle")
 
 
 def _around(x: float, y: float, reach: float) -> tuple[float, float, float, float]:
@@ -286,11 +303,13 @@ def _padded(values: Sequence[float], start: float, stop: float) -> _Axis:
 def _vertical_grid(axis: _Axis, top: float, bottom: float, form: Format) -> list[Markup]:
     parts = []
     for tick in axis.ticks():
-        parts += [
-            _line(axis(tick), top, axis(tick), bottom, "grid"),
-            _text(axis(tick), bottom + 16, form(tick), "middle"),
-        ]
+        parts += [_line(axis(tick), top, axis(tick), bottom, "grid"), _below(axis(tick), bottom + 16, form(tick))]
     return parts
+
+
+def _below(x: float, y: float, text: str) -> Markup:
+    """A text around a place of the horizontal axis, moved where the edge would cut it."""
+    return _text(min(x, WIDTH - _width(text) / 2), y, text, "middle")
 
 
 def _horizontal_grid(axis: _Axis, form: Format) -> list[Markup]:
@@ -308,8 +327,20 @@ def _plain(value: float) -> str:
 
 
 def _cut(name: str, width: float) -> str:
-    letters = int((width - 16) / LETTER)
-    return name if len(name) <= letters else name[: letters - 1] + "…"
+    if _width(name) <= width - 16:
+        return name
+    while name and _width(f"{name}…") > width - 16:
+        name = name[:-1]
+    return f"{name}…"
+
+
+def _width(text: str) -> float:
+    """How wide a text is in a wide font: in parts of the letters' size .4 for narrow letters, 1 for the widest."""
+    wide = sum(
+        0.42 if c in " .,:;|!'()[]iljtfI" else 1.0 if c in "mwMW@%+=<>~–—…" else 0.74 if c.isupper() else 0.65
+        for c in text
+    )
+    return LETTER * wide
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:

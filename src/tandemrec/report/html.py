@@ -24,7 +24,7 @@ from tandemrec.report.cost import COST_NOTE, Cost, cost_rows, duration, fronts, 
 from tandemrec.report.leaderboard import filled, is_rating
 from tandemrec.report.plan import foretold
 from tandemrec.report.prepared import HEADING as PREPARED
-from tandemrec.report.prepared import prepared_grids
+from tandemrec.report.prepared import origins, prepared_grids
 from tandemrec.report.reranking import HEADING, reranking_grids, weights_plot
 from tandemrec.report.segments import segment_grids, span
 from tandemrec.report.students import STUDENTS_NOTE, student_rows
@@ -237,6 +237,7 @@ def _card(results: Mapping[str, Any], card: Mapping[str, Any]) -> list[str]:
     accelerators = ", ".join(machine["accelerators"]) or "no accelerator"
     return [
         f"Seed {results['seed']}, training seed {results['training_seed']}.",
+        *origins(card),
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {accelerators}; "
         f"{machine['system']}, Python {machine['python']}; peak memory {card['peak_memory_mib']:,.0f} MiB.",
         ", ".join(f"{name} {version}" for name, version in card["packages"].items() if version) + ".",

@@ -10,7 +10,7 @@ from tandemrec.report.comparison import answer
 from tandemrec.report.cost import cost_markdown, run_costs
 from tandemrec.report.leaderboard import cell, is_rating, markdown_table, table_of
 from tandemrec.report.plan import foretold
-from tandemrec.report.prepared import prepared_markdown
+from tandemrec.report.prepared import origins, prepared_markdown
 from tandemrec.report.reranking import reranking_markdown
 from tandemrec.report.segments import segments_markdown
 from tandemrec.report.students import students_markdown
@@ -142,5 +142,6 @@ def _card(results: Mapping[str, Any], card: Mapping[str, Any]) -> str:
     return (
         f"Seed {results['seed']}; data {results['data']['fingerprint'][:12]}; {machine['processor']}, "
         f"{machine['cores']} cores, {machine['memory_gib']} GiB, {accelerators}; peak memory "
-        f"{card['peak_memory_mib']:,.0f} MiB; {versions}.\n\n{stages}"
+        f"{card['peak_memory_mib']:,.0f} MiB; {versions}. {' '.join(origins(card))}".rstrip()
+        + f"\n\n{stages}"
     )

@@ -31,6 +31,17 @@ def prepared_markdown(card: Mapping[str, Any]) -> str:
     return grids_markdown(HEADING, prepared_grids(card))
 
 
+def origins(card: Mapping[str, Any]) -> list[str]:
+    """A sentence a run that systems were taken from."""
+    systems: dict[str, list[str]] = {}
+    for name, facts in sorted(card.get("trained", {}).items()):
+        systems.setdefault(f"{facts['run']} (training seed {facts['training_seed']})", []).append(name)
+    return [
+        f"{', '.join(names)} {'were' if len(names) > 1 else 'was'} trained by the run {run}."
+        for run, names in systems.items()
+    ]
+
+
 def _ids(ids: Mapping[str, Mapping[str, Any]]) -> Grid:
     rows = []
     for name, about in ids.items():
