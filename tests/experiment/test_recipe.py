@@ -24,6 +24,15 @@ def test_bundled_recipes_are_valid_and_say_how_they_are_run(name: str) -> None:
     assert read_recipe(name).startswith(f"# tandem run {name}")
 
 
+@pytest.mark.parametrize("name", ["ml-100k-rating-backbones", "ml-100k-rating", "ml-1m-rating", "book-crossing-rating"])
+def test_llama4rec_begins_with_the_rating_models_as_they_are_best_alone(name: str) -> None:
+    alone = load_recipe(name.removesuffix("-backbones")).models
+    joined = load_recipe(f"llama4rec/{name}").models
+    shared = alone.keys() & joined.keys()
+    assert {"Biased MF", "NFM"} <= shared
+    assert {system: joined[system] for system in shared} == {system: alone[system] for system in shared}
+
+
 def test_overrides_leave_the_callers_mapping_alone() -> None:
     before = copy.deepcopy(GOOD)
     load_recipe(GOOD, ["models.EASE.l2=7.5", "seed=3"])
