@@ -16,6 +16,7 @@ from tandemrec.experiment.papers import Experiment, experiment_recipe, papers
 from tandemrec.experiment.reproduce import holds, reproduce, write_recipe
 from tandemrec.experiment.reranked import over_seeds
 from tandemrec.experiment.run import Run
+from tandemrec.experiment.selection_facts import coverage_over_seeds
 from tandemrec.experiment.store import StageEvent
 from tandemrec.report.reproduction import beside_the_paper, beyond_chance, reproduction_markdown, sentence, verdict
 
@@ -66,9 +67,32 @@ def test_an_experiment_of_every_other_paper(name: str, heading: str, tmp_path: P
             assert f"{row['chosen'][0]['llm']} α₁" in (tmp_path / "out" / "reproduction.md").read_text()
     for row in results["systems"]:
         assert set(row["metrics"]) == set(row["published"]) == set(results["metrics"])
+    chose = [row["system"] for row in results["choices"]]
+    ranked = [row["system"] for row in results["systems"] if row["system"] in chose]
+    assert chose == ([] if rating else ["all", *ranked])
+    assert rating or len(ranked) > 1
+    page = (tmp_path / "out" / "reproduction.md").read_text()
+    assert ("What they learned from" in page, "(all there are)" in page) == (not rating, not rating)
     assert heading in (tmp_path / "out" / "seed-42" / "report.html").read_text()
     tables = (tmp_path / "out" / "seed-42" / "report.tex").read_text()
     assert tables.count(r"\toprule") == tables.count(r"\end{tabular}") == 2
+
+
+def test_choices_are_means_over_trainings() -> None:
+    def card(popular: float, chosen: int) -> dict[str, Any]:
+        rows = [("all", 1000, 0.5), ("Random", chosen, popular)]
+        columns = [
+            {"selector": name, "examples": examples, "items": 1.0, "mean_history": 4.0, "popular_1": share}
+            for name, examples, share in rows
+        ]
+        return {"selection": {"coverage": columns}, "chosen": {"Writer": {"selector": "Random"}}}
+
+    whole, writer = coverage_over_seeds([card(0.2, 10), card(0.4, 20)], ["SASRec", "Writer"])
+    assert whole == {"system": "all", "examples": 1000, "items": 1.0, "mean_history": 4.0, "popular_1": 0.5}
+    assert writer == {"system": "Writer", "examples": 15, "items": 1.0, "mean_history": 4.0} | {
+        "popular_1": pytest.approx(0.3)
+    }
+    assert coverage_over_seeds([card(0.2, 10), {"chosen": {}}], ["Writer"]) == []
 
 
 def compared(*pairs: tuple[str, str, float, float], task: str = "ranking") -> dict[str, Any]:

@@ -18,6 +18,7 @@ from tandemrec.experiment.papers import Experiment, Scale, experiment_recipe, fi
 from tandemrec.experiment.recipe import Recipe
 from tandemrec.experiment.reranked import over_seeds
 from tandemrec.experiment.run import Run, run
+from tandemrec.experiment.selection_facts import coverage_over_seeds
 from tandemrec.experiment.store import StageEvent, write_whole
 from tandemrec.report.reproduction import reproduction_markdown, reproduction_page
 from tandemrec.training.processes import process_rank, wait_for_all
@@ -164,6 +165,7 @@ def _results(
         },
         "claims": judge_claims(experiment, compared, runs),
         "rivals": judge_claims(experiment, compared, runs, experiment.against_rivals),
+        "choices": coverage_over_seeds([run.card for run in runs], [row["system"] for row in systems]),
         "rerankings": over_seeds([(run.results, run.card) for run in runs], shown),
         "hardware": runs[0].card["hardware"],
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,36 @@ def selection_facts(choices: Choices, chosen: Mapping[str, Choice], split: Split
         "overlap": overlap_table(rows),
         "coverage": coverage_table(split, split.train, rows, kinds),
     }
+
+
+ALL = "all"
+"""The first row of `coverage_over_seeds`: what all training examples reach."""
+
+COVERAGE = ("examples", "items", "mean_history", "popular_1")
+"""Columns of `selection.report.coverage_table` that are kept of several trainings."""
+
+
+def coverage_over_seeds(cards: Sequence[Mapping[str, Any]], systems: Sequence[str]) -> list[dict[str, Any]]:
+    """What all examples reach, and those that systems learned from: means over the runs of a training.
+
+    Args:
+        cards: their run cards, of which all or none selected.
+        systems: which ones, in this order; those that learned from everything are left out.
+
+    Returns:
+        Rows of `system` and the columns of `COVERAGE`; none where nobody learned from a choice, or a card is older than
+        what it would tell.
+    """
+    if not all("selection" in card for card in cards):
+        return []
+    tables = [{row["selector"]: row for row in card["selection"]["coverage"]} for card in cards]
+    selectors = {ALL: ALL} | {name: chosen["selector"] for name, chosen in cards[0]["chosen"].items()}
+    return [
+        {"system": system}
+        | {column: float(np.mean([table[selectors[system]][column] for table in tables])) for column in COVERAGE}
+        for system in (ALL, *systems)
+        if system in selectors
+    ]
 
 
 def groups_of(recipe: Recipe, scores: Mapping[str, Mapping[str, FloatArray]]) -> dict[str, list[dict[str, Any]]]:

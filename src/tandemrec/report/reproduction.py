@@ -198,7 +198,7 @@ def reproduction_markdown(results: Mapping[str, Any], heading: str = "#") -> str
     claims, rivals = (
         "\n".join(f"- {sentence(claim, results)}" for claim in results[kind]) for kind in ("claims", "rivals")
     )
-    grid = gains(results)
+    beside = (gains(results)._replace(title=HEADING), choices(results))
     parts = [
         f"{heading} {results['paper']}, {results['shows']}, {results['scale']}: {results['experiment']}",
         results["asks"],
@@ -206,7 +206,7 @@ def reproduction_markdown(results: Mapping[str, Any], heading: str = "#") -> str
         table_of(*figures_table(results)),
         claims,
         f"{RIVALS}, corrected by themselves:\n\n{rivals}" if rivals else "",
-        f"{HEADING}:\n\n{table_of(grid.header, grid.rows)}\n\n{grid.note}" if grid.rows else "",
+        *(f"{grid.title}:\n\n{table_of(grid.header, grid.rows)}\n\n{grid.note}" for grid in beside if grid.rows),
         *footnotes(results),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -215,6 +215,23 @@ def reproduction_markdown(results: Mapping[str, Any], heading: str = "#") -> str
 def gains(results: Mapping[str, Any]) -> Grid:
     """What rankers and aggregates add to their bases, within which bounds, and the weights that were chosen."""
     return gain_grid(results["rerankings"]["metric"], results["rerankings"]["rows"])
+
+
+def choices(results: Mapping[str, Any]) -> Grid:
+    """Which examples systems learned from, best system first, below those that there are."""
+    rows = [
+        [
+            "(all there are)" if row["system"] == "all" else row["system"],
+            f"{row['examples']:,.0f}",
+            f"{row['mean_history']:.1f}",
+            f"{row['popular_1']:.1%}",
+            f"{row['items']:.1%}",
+        ]
+        for row in results.get("choices", [])
+    ]
+    header = ["system", "examples", "items of a history", "targets in the most popular fifth", "items met"]
+    note = "Means over trainings. Items met: in histories and targets, of those that all examples have."
+    return Grid("What they learned from", header, rows, note)
 
 
 def footnotes(results: Mapping[str, Any]) -> list[str]:
