@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def benchmarks_page() -> str:
         "selection": _selection,
         "ranker": _ranker,
         "plan": _plan,
+        "plan_as_run": _plan_as_run,
     }
     for name, section in sections.items():
         path = Path(__file__).parent / "results" / f"{name}.json"
@@ -219,6 +221,32 @@ def _plan(content: dict[str, Any]) -> list[str]:
         table_of(["run", "stage", "predicted", "wall", "processor", "ratio to wall", "to processor"], rows),
         f"{device['title']}: {device['flops'] / 1e9:.0f} GFLOP/s, {device['bytes'] / 1e9:.1f} GB/s, "
         f"{device['call'] * 1e6:.0f} µs a call.",
+    ]
+
+
+def _plan_as_run(content: dict[str, Any]) -> list[str]:
+    """The section of `benchmarks/plan.py --as-run`."""
+    rows, outside, known = [], [], 0
+    for run, found in content["runs"].items():
+        ratios = {row["stage"]: row["predicted"] / row["cpu"] for row in found if row["predicted"] and row["cpu"]}
+        if not ratios:
+            continue
+        far = {stage: ratio for stage, ratio in ratios.items() if not 0.5 <= ratio <= 2}
+        known += len(ratios)
+        outside += [f"{stage} of {run.partition(',')[0]} ({ratio:.2f})" for stage, ratio in far.items()]
+        middle = f"{statistics.median(ratios.values()):.2f}"
+        spread = f"{min(ratios.values()):.2f} to {max(ratios.values()):.2f}"
+        rows.append([run, str(len(ratios)), str(len(ratios) - len(far)), middle, spread])
+    far_off = f" The others: {', '.join(outside)}." if outside else ""
+    return [
+        "## tandem plan: what runs foretold themselves",
+        f"Predictions that runs made before every stage, by the rates that `tandem plan --calibrate` had measured, for "
+        f"the epochs that were taken, beside processor time: other work ran on the machine. Of {known} stages of more "
+        f"than {content['longer_than']:.0f} seconds {known - len(outside)} are predicted within a factor of two."
+        f"{far_off} Where a stage was killed and continued, runs of that time measured its last attempt alone. "
+        "`python benchmarks/plan.py --as-run --keep RUN …`",
+        table_of(["run", "stages", "within a factor of two", "median ratio", "least to largest"], rows),
+        f"{content['device']['title']}.",
     ]
 
 

@@ -6,7 +6,9 @@
 `ratio` is the predicted over the measured wall time, the prediction being for the epochs that training took;
 `at_most` is the prediction that was there before, for all epochs of the recipe. The plan is made over an empty store,
 with the rates of this machine: runs of another machine, or of a busier one, are predicted by rates that are not theirs.
-Beside other work the processor time of a run with one thread is closer to what it would have taken alone.
+With `--as-run` predictions are those that runs made themselves before every stage, as far as the machine's rates had
+been measured by then. Beside other work the processor time of a run with one thread is closer to what it would have
+taken alone.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from tandemrec.experiment.recipe import Recipe, load_recipe
 from tandemrec.experiment.run_folder import CARD, RECIPE
 
 RESULTS = Path(__file__).resolve().parent / "results" / "plan.json"
+AS_RUN = RESULTS.with_name("plan_as_run.json")
 
 
 def stages(recipe: Recipe, card: dict[str, Any], device: Device, longest: float) -> Iterator[dict[str, Any]]:
@@ -54,6 +57,22 @@ def stages(recipe: Recipe, card: dict[str, Any], device: Device, longest: float)
         }
 
 
+def stages_as_run(card: dict[str, Any], longest: float) -> Iterator[dict[str, Any]]:
+    """The same by what the run foretold itself with measured rates."""
+    for stage in card["stages"]:
+        foreseen = stage.get("foreseen")
+        if stage["seconds"] > longest and foreseen is not None and foreseen["calibrated"]:
+            yield {
+                "stage": stage["stage"],
+                "predicted": foreseen["seconds"],
+                "at_most": foreseen["at_most"],
+                "measured": stage["seconds"],
+                "cpu": stage["cpu_seconds"],
+                "predicted_mib": foreseen["memory_mib"],
+                "measured_mib": stage["peak_memory_mib"],
+            }
+
+
 def line(row: dict[str, Any]) -> str:
     """As it is printed."""
     claim = f"claim=plan-{row['stage'].replace(' ', '-')}"
@@ -72,7 +91,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs")
     parser.add_argument("--longer-than", type=float, default=20.0, help="seconds of a stage that is looked at")
-    parser.add_argument("--keep", action="store_true", help=f"write them to {RESULTS.name}, in place of all before")
+    parser.add_argument("--as-run", action="store_true", help="what the runs foretold themselves")
+    places = f"{RESULTS.name} (as run: {AS_RUN.name})"
+    parser.add_argument("--keep", action="store_true", help=f"write them to {places}, in place of all before")
     arguments = parser.parse_args()
     runs: list[tuple[str, Recipe, dict[str, Any]]] = []
     for run in arguments.runs:
@@ -86,12 +107,15 @@ def main() -> None:
     print(f"device={device.title!r} calibrated={device.calibrated} gflops={device.flops / 1e9:.1f} "
           f"gbytes={device.bytes / 1e9:.2f} call_us={device.call * 1e6:.1f}")  # fmt: skip
     for name, recipe, card in runs:
-        kept[name] = list(stages(recipe, card, device, arguments.longer_than))
+        longest = arguments.longer_than
+        found = stages_as_run(card, longest) if arguments.as_run else stages(recipe, card, device, longest)
+        kept[name] = list(found)
         for row in kept[name]:
             print(line(row), flush=True)
     if arguments.keep:
-        found = {"device": device.model_dump(mode="json"), "longer_than": arguments.longer_than, "runs": kept}
-        RESULTS.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        content = {"device": device.model_dump(mode="json"), "longer_than": arguments.longer_than, "runs": kept}
+        place = AS_RUN if arguments.as_run else RESULTS
+        place.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

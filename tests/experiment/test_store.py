@@ -7,8 +7,9 @@ import pytest
 
 from tandemrec.errors import InputError
 from tandemrec.experiment.code_version import code_version
+from tandemrec.experiment.files import hash_files
 from tandemrec.experiment.seeds import derive_seed
-from tandemrec.experiment.store import StageEvent, Store, find_damage, hash_files
+from tandemrec.experiment.store import StageEvent, Store, find_damage
 
 
 class Maker:

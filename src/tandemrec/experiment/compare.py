@@ -10,9 +10,9 @@ from typing import Any
 from tandemrec.errors import InputError
 from tandemrec.evaluation.comparison import ComparisonConfig, Repeats, compare_systems, mean_and_errors, user_values
 from tandemrec.evaluation.cost import system_cost
+from tandemrec.experiment.files import check_folder, write_whole
 from tandemrec.experiment.pooling import Pooled, check_comparable, pool
 from tandemrec.experiment.run import Run
-from tandemrec.experiment.store import check_folder, write_whole
 from tandemrec.report.comparison import comparison_latex, comparison_markdown
 from tandemrec.report.cost import Cost, mean_cost
 from tandemrec.report.html import comparison_page

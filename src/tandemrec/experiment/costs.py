@@ -17,8 +17,8 @@ def stage_id(artifact: Artifact) -> str:
 
 
 def stage_cost(artifact: Artifact, device: Device) -> dict[str, Any]:
-    """Name, id, what `Meter` measured (of the attempt that finished it; None where it is older than the meter), the
-    tokens that its language model read and wrote, and what was foreseen by the rates of a device.
+    """Name, id, what `Meter` measured (None where the stage is older than the meter), the tokens that its language
+    model read and wrote, and what was foreseen by the rates of a device.
 
     Tokens of training are told by its report, those of generation and judging by the meter.
     """

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tandemrec.data.locations import cache_root
 from tandemrec.errors import InputError
 from tandemrec.experiment.card import hardware
-from tandemrec.experiment.store import write_whole
+from tandemrec.experiment.files import write_whole
 from tandemrec.recommender import Config
 from tandemrec.training import default_device
 from tandemrec.work import Work

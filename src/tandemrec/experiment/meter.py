@@ -2,32 +2,64 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tandemrec.experiment.card import peak_memory_mib
+from tandemrec.experiment.files import write_whole
 from tandemrec.llm.traffic import TRAFFIC
 
 CLEAR, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
-class Meter:
-    """Measures from its making to `read`; one at a time, for the peaks of memory are those of the whole process."""
+NOTED = 10.0
+"""Seconds between two notes of a meter; what a killed attempt took after its last one is forgotten."""
 
-    def __init__(self) -> None:
+PEAKS = ("peak_memory_mib", "accelerators", "accelerator_peak_mib")
+"""What attempts share; all else adds up."""
+
+
+class Meter:
+    """Measures from its making to `read`, earlier attempts at the same included; one at a time, for the peaks of memory
+    are those of the whole process.
+    """
+
+    def __init__(self, notes: Path | None = None) -> None:
+        """Begin.
+
+        Args:
+            notes: a file that tells what earlier attempts took and, while the meter is entered, what this one takes.
+        """
+        self._notes, self._done = notes, threading.Event()
+        self._before: dict[str, Any] = json.loads(notes.read_text()) if notes is not None and notes.exists() else {}
         self._started, self._busy = time.monotonic(), _processor_seconds()
         self._own_peak, self._tokens = _forget_peak(), TRAFFIC.now()
         for device in _accelerators():
             device.reset()
+
+    def __enter__(self) -> Self:
+        self._writer = threading.Thread(target=self._take_notes, daemon=True)
+        self._writer.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._done.set()
+        self._writer.join()
 
     def read(self) -> dict[str, Any]:
         """Seconds of wall time and of all processor cores; peak memory in MiB, None where the system does not tell that
         of a part of a process; accelerators that were there, seconds × their number, and the peak of the fullest;
         tokens that language models read and wrote for answers, and what endpoints charged for theirs.
         """
+        now = self._attempt()
+        return {name: _joined(name, self._before.get(name), value) for name, value in now.items()}
+
+    def _attempt(self) -> dict[str, Any]:
         wall, devices = time.monotonic() - self._started, _accelerators()
         return {
             "seconds": round(wall, 3),
@@ -40,6 +72,22 @@ class Meter:
             "written_tokens": TRAFFIC.written - self._tokens.written,
             "fees": TRAFFIC.fees - self._tokens.fees,
         }
+
+    def _take_notes(self) -> None:
+        """Until the end, and once more then: an attempt that failed took time too."""
+        while self._notes is not None:
+            ended = self._done.wait(NOTED)
+            write_whole(self._notes, self.read())
+            if ended:
+                return
+
+
+def _joined(name: str, before: Any, now: Any) -> Any:
+    """What earlier attempts and this one took together."""
+    if before is None or now is None:
+        return now if before is None else before
+    both = max(before, now) if name in PEAKS else before + now
+    return round(both, 3) if name.endswith("seconds") else both
 
 
 class _Accelerator:

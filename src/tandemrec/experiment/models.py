@@ -32,8 +32,8 @@ from tandemrec.conventional.sequential.dcrec import DCRec, DCRecConfig
 from tandemrec.conventional.sequential.dros import DROS, DROSConfig
 from tandemrec.conventional.sequential.gru4rec import GRU4Rec, GRU4RecConfig
 from tandemrec.conventional.sequential.sasrec import SASRec, SASRecConfig
+from tandemrec.experiment.files import hash_folder
 from tandemrec.experiment.rating_models import RATING, RatingModelConfig
-from tandemrec.experiment.store import hash_folder
 from tandemrec.llm.recommenders.base import LanguageModelUser
 from tandemrec.llm.recommenders.bigrec import BIGRec, BIGRecConfig
 from tandemrec.llm.recommenders.instructed import InstructedConfig

@@ -13,13 +13,14 @@ from tandemrec.errors import InputError
 from tandemrec.evaluation.cost import tuning_seconds
 from tandemrec.experiment.claims import judge_claims
 from tandemrec.experiment.compare import compare
+from tandemrec.experiment.files import write_whole
 from tandemrec.experiment.fine_tunings import effort
 from tandemrec.experiment.papers import Experiment, Scale, experiment_recipe, find_experiment, papers
 from tandemrec.experiment.recipe import Recipe
 from tandemrec.experiment.reranked import over_seeds
 from tandemrec.experiment.run import Run, run
 from tandemrec.experiment.selection_facts import coverage_over_seeds
-from tandemrec.experiment.store import StageEvent, write_whole
+from tandemrec.experiment.store import StageEvent
 from tandemrec.report.reproduction import reproduction_markdown, reproduction_page
 from tandemrec.training.processes import process_rank, wait_for_all
 

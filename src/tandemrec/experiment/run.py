@@ -24,6 +24,7 @@ from tandemrec.experiment.card import hardware, package_versions, peak_memory_mi
 from tandemrec.experiment.choices import Choices
 from tandemrec.experiment.costs import stage_cost, stage_id
 from tandemrec.experiment.devices import here
+from tandemrec.experiment.files import check_folder, write_whole
 from tandemrec.experiment.models import System, load_recommender
 from tandemrec.experiment.rating_models import check_attributes
 from tandemrec.experiment.recipe import Recipe, load_recipe
@@ -31,7 +32,7 @@ from tandemrec.experiment.results import collect
 from tandemrec.experiment.run_folder import CARD, LATEX, PER_USER, RECIPE, REPORT, RESULTS, artifact_of, read_part
 from tandemrec.experiment.selection_facts import selection_facts
 from tandemrec.experiment.stages import PER_EXAMPLE, Choice, Stages
-from tandemrec.experiment.store import Artifact, StageEvent, Store, check_folder, write_whole
+from tandemrec.experiment.store import Artifact, StageEvent, Store
 from tandemrec.experiment.trained import trained_elsewhere
 from tandemrec.recommender import NO_ITEM, Ranking, RatingPredictor
 from tandemrec.report.comparison import comparison_latex

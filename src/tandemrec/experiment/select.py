@@ -17,11 +17,12 @@ from tandemrec.data.split import Split
 from tandemrec.errors import InputError
 from tandemrec.experiment.card import hardware, package_versions
 from tandemrec.experiment.choices import Choices
+from tandemrec.experiment.files import write_whole
 from tandemrec.experiment.recipe import Recipe
 from tandemrec.experiment.run import check_data
 from tandemrec.experiment.selection_facts import groups_of
 from tandemrec.experiment.stages import Stages
-from tandemrec.experiment.store import Artifact, StageEvent, Store, write_whole
+from tandemrec.experiment.store import Artifact, StageEvent, Store
 from tandemrec.selection.report import coverage_table, overlap_table, score_table
 from tandemrec.selection.selector import FloatArray
 

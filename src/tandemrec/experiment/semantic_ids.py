@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from tandemrec.data.split import Split
 from tandemrec.experiment.code_version import code_version
+from tandemrec.experiment.files import hash_folder
 from tandemrec.experiment.seeds import derive_seed
-from tandemrec.experiment.store import Artifact, hash_folder, plain
+from tandemrec.experiment.store import Artifact, plain
 from tandemrec.llm.recommenders.tiger import TIGERConfig
 from tandemrec.llm.semantic_ids import build_semantic_ids
 from tandemrec.recommender import Config

@@ -25,6 +25,7 @@ from tandemrec.evaluation.evaluate import Evaluation, EvaluationConfig, evaluate
 from tandemrec.evaluation.ratings import RatingEvaluation, RatingEvaluationConfig, evaluate_ratings
 from tandemrec.experiment.code_version import code_version
 from tandemrec.experiment.costs import stage_id
+from tandemrec.experiment.files import hash_files
 from tandemrec.experiment.foresight import Foresights
 from tandemrec.experiment.models import (
     Materials,
@@ -38,7 +39,7 @@ from tandemrec.experiment.mutual import INSTRUCTIONS, Mutual
 from tandemrec.experiment.recipe import Recipe
 from tandemrec.experiment.seeds import derive_seed
 from tandemrec.experiment.semantic_ids import semantic_ids
-from tandemrec.experiment.store import Artifact, Store, hash_files, plain
+from tandemrec.experiment.store import Artifact, Store, plain
 from tandemrec.experiment.taught import LISTS_OF_TEACHER, Taught
 from tandemrec.experiment.trained import Trained, trained_elsewhere
 from tandemrec.llm.distil import distil, distil_summary

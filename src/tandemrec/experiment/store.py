@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,12 +19,16 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tandemrec.errors import InputError
+from tandemrec.experiment.files import sha256
 from tandemrec.experiment.meter import Meter
 from tandemrec.recommender import Config
 from tandemrec.training.processes import from_first, process_rank, wait_for_all
 from tandemrec.work import Foresight
 
 MANIFEST = "manifest.json"
+
+METER = "meter.json"
+"""What attempts at an unfinished stage took so far."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Artifact:
 
     @property
     def seconds(self) -> float:
-        """Wall time of the attempt that finished it."""
+        """Wall time of all attempts at it."""
         return float(self.manifest["seconds"])
 
     @property
@@ -156,10 +159,10 @@ class Store:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir()
         work.mkdir(exist_ok=True)
-        meter = Meter()
-        summary = make(draft, work)
-        wait_for_all()
-        cost = meter.read()
+        with Meter(work / METER) as meter:
+            summary = make(draft, work)
+            wait_for_all()
+            cost = meter.read()
         manifest = {
             "stage": stage,
             "key": key,
@@ -194,26 +197,6 @@ def _foreseen(foresight: Foresight | None) -> dict[str, Any] | None:
     return None if work is None else asdict(work)
 
 
-def check_folder(path: Path) -> None:
-    """Refuse a place where no folder can be made or written, before hours of work end there.
-
-    Raises:
-        InputError: naming what stands in the way.
-    """
-    there = next(place for place in (path, *path.absolute().parents) if place.exists())
-    if not there.is_dir():
-        raise InputError(f"{there} is a file, expected a folder for results")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"{there} may not be written, expected a folder for results")
-
-
-def write_whole(path: Path, content: Any) -> None:
-    """Write JSON beside its place and rename it, so that what stands under the name is never half a file."""
-    draft = path.with_name(path.name + ".draft")
-    draft.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    draft.replace(path)
-
-
 def find_damage(directory: Path) -> str | None:
     """What is wrong with a finished artifact, as a phrase naming the file; None if every file is as it was written."""
     try:
@@ -224,33 +207,18 @@ def find_damage(directory: Path) -> str | None:
         path = directory / name
         if not path.is_file():
             return f"{path} is missing"
-        if _sha256(path) != digest:
+        if sha256(path) != digest:
             return f"{path} is not what was written"
     return None
 
 
 def manifest_files(directory: Path) -> dict[str, str]:
     """Content hashes of all files of a stage, by their place in its directory."""
-    return {str(path.relative_to(directory)): _sha256(path) for path in _files(directory)}
-
-
-def hash_files(paths: list[Path]) -> dict[str, str]:
-    """Content hashes of input files, by file name (not by place: a moved folder is the same data)."""
-    return {path.name: _sha256(path) for path in sorted(paths)}
-
-
-def hash_folder(folder: Path | None) -> dict[str, str] | None:
-    """Content hashes of the files that lie in a folder; None for none."""
-    return None if folder is None else hash_files([path for path in folder.iterdir() if path.is_file()])
+    return {str(path.relative_to(directory)): sha256(path) for path in _files(directory)}
 
 
 def _files(directory: Path) -> list[Path]:
     return sorted(path for path in directory.rglob("*") if path.is_file())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def plain(config: Config) -> dict[str, Any]:

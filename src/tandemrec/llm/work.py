@@ -84,7 +84,7 @@ SMALL_BATCH = 512
 FOUR_BITS = 0.56
 """Bytes of a weight in 4 bits with its doubly quantised scales."""
 
-TOKENISED = 8e3
+TOKENISED = 2.4e4
 """Traffic of a processor that takes as long as finding a token in a text."""
 
 
@@ -260,10 +260,16 @@ class Lesson:
 
     def prompts(self, config: WriterConfig, plant: Plant, split: Split, examples: Examples) -> list[list[int]]:
         """Token ids of the questions, as training and generation ask them."""
+        return self.fitted(config, plant, split, examples)[0]
+
+    def fitted(
+        self, config: WriterConfig, plant: Plant, split: Split, examples: Examples
+    ) -> tuple[list[list[int]], list[list[int]]]:
+        """The same, and the items that each question shows."""
         reader: object = plant.reader
         form = "slots" if isinstance(config, LLaRAConfig) else "whole"
         titles = split.dataset.titles
-        return fitting_prompts(reader, examples, titles, config.prompt, self.budget, form)[0]  # type: ignore[arg-type]
+        return fitting_prompts(reader, examples, titles, config.prompt, self.budget, form)  # type: ignore[arg-type]
 
     def answered(self, config: WriterConfig, plant: Plant, split: Split, examples: Examples, columns: int) -> Prompted:
         """Questions with so many answers, all as long as the target's title."""

@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tandemrec.conventional.sequential.batches import cut_by_tokens
@@ -51,7 +52,8 @@ def error_norms(surrogate: Surrogate, examples: Examples) -> FloatArray:
     out = np.zeros(len(examples))
     for chosen, logits_BI, target_B in _last_logits(surrogate, examples):
         p_BI = logits_BI.softmax(1)
-        square = p_BI.square().sum(1) - 2 * p_BI.gather(1, target_B[:, None])[:, 0] + 1
+        length_B = torch.linalg.vector_norm(p_BI, dim=1)  # no array of squares
+        square = length_B.square() - 2 * p_BI.gather(1, target_B[:, None])[:, 0] + 1
         out[chosen] = square.clamp(min=0).sqrt().double().cpu().numpy()
     return out
 
@@ -80,9 +82,11 @@ def _last_logits(surrogate: Surrogate, examples: Examples) -> Iterator[tuple[Int
     weight = np.maximum(history.lengths[order], surrogate.n_items * surrogate.config.micro_batch_tokens // GROUP_LOGITS)
     for chosen in cut_by_tokens(order, weight, surrogate.config.micro_batch_tokens) if len(order) else ():
         rows = history.take(chosen)
-        logits_BI = torch.zeros(len(chosen), surrogate.n_items, device=device, dtype=network.item_table().dtype)
-        known = np.flatnonzero(rows.lengths)
-        if len(known):
-            logits_BI[torch.from_numpy(known).to(device)] = item_scores(network, network.last(rows.take(known)), None)
+        told = rows.take(np.flatnonzero(rows.lengths))
+        logits_BI = torch.zeros(0, surrogate.n_items, device=device, dtype=network.item_table().dtype)
+        if len(told):
+            logits_BI = item_scores(network, network.last(told), None)
+        if len(told) < len(rows):  # the shortest come first
+            logits_BI = F.pad(logits_BI, (0, 0, len(rows) - len(told), 0))
         target = examples.target.values[examples.target.starts[chosen]].astype(np.int64)
         yield chosen, logits_BI, torch.from_numpy(target).to(device)

@@ -95,10 +95,11 @@ def select_work(
 def _clustered(selector: TFDConConfig, network: SequenceConfig, scene: Scene, writer: WriterConfig) -> Work:
     """Vectors of histories and of prompts side by side, the latter read by the weights before fine-tuning."""
     plant, train, count = Plant.of(scene, writer), evenly(scene.split.train), len(scene.split.train)
-    prompts = Lesson.of(writer, plant, scene.split).prompts(writer, plant, scene.split, train)
+    prompts, shown = Lesson.of(writer, plant, scene.split).fitted(writer, plant, scene.split, train)
     lengths = np.array([len(prompt) for prompt in prompts])
-    # Prompts are tokenised to fit them into the context, and again to be read.
-    each = plant.read(lengths) + Work(host_bytes=TOKENISED * float(lengths.sum()))
+    # Prompts are tokenised to fit into the context, once more for every title that is left out, and again to be read.
+    left_out = train.history.tail(writer.prompt.history).lengths - np.array([len(row) for row in shown])
+    each = plant.read(lengths) + Work(host_bytes=TOKENISED * float((lengths * (1 + left_out)).sum()))
     read = (count / max(1, len(lengths))) * each
     width = state_size(network) + plant.reader.width
     states = _states(network, _histories(network, scene)) + passes(count * width, 5)
