@@ -82,8 +82,8 @@ def summary(docs: Path) -> list[str]:
         "parameters. A claim says that one system of a run is better than another, or cheaper, or that own answers are "
         "easier to learn; [papers.md](papers.md) lists them. One about accuracy is settled where the p-value, "
         "corrected for all claims of its experiment, is below 5 %, one about time or losses where all trainings agree. "
-        "Where there is one training, that says nothing about other trainings. Where there are several, their spread is "
-        "pooled over all systems of a run: that is on the safe side for systems that vary less than others, such as "
+        "Where there is one training, that says nothing about other trainings. Where there are several, their spread "
+        "is pooled over all systems of a run: that is on the safe side for systems that vary less than others, such as "
         "conventional models beside a language model's own predictions, and some of what is open may be so for that.",
         f"{_counted(every)} Of the claims that one system is more accurate than another, "
         f"{_count(every, 'held', 'better')} of {_count(every, None, 'better')} held.",
