@@ -46,15 +46,8 @@ def stages(recipe: Recipe, card: dict[str, Any], device: Device, longest: float)
             continue
         trained = card["models"].get(name.removeprefix("fit:"), {}).get("epochs") if name.startswith("fit:") else None
         share = trained / row["epochs"] if trained and row["epochs"] else 1.0
-        yield {
-            "stage": name,
-            "predicted": None if row["seconds"] is None else row["seconds"] * share,
-            "at_most": row["seconds"],
-            "measured": stage["seconds"],
-            "cpu": stage.get("cpu_seconds"),
-            "predicted_mib": row["memory_gib"] * 1024,
-            "measured_mib": stage.get("peak_memory_mib"),
-        }
+        predicted = None if row["seconds"] is None else row["seconds"] * share
+        yield _row(stage, predicted, row["seconds"], row["memory_gib"] * 1024)
 
 
 def stages_as_run(card: dict[str, Any], longest: float) -> Iterator[dict[str, Any]]:
@@ -62,15 +55,20 @@ def stages_as_run(card: dict[str, Any], longest: float) -> Iterator[dict[str, An
     for stage in card["stages"]:
         foreseen = stage.get("foreseen")
         if stage["seconds"] > longest and foreseen is not None and foreseen["calibrated"]:
-            yield {
-                "stage": stage["stage"],
-                "predicted": foreseen["seconds"],
-                "at_most": foreseen["at_most"],
-                "measured": stage["seconds"],
-                "cpu": stage["cpu_seconds"],
-                "predicted_mib": foreseen["memory_mib"],
-                "measured_mib": stage["peak_memory_mib"],
-            }
+            yield _row(stage, foreseen["seconds"], foreseen["at_most"], foreseen["memory_mib"])
+
+
+def _row(stage: dict[str, Any], predicted: float | None, at_most: float | None, mib: float) -> dict[str, Any]:
+    """A prediction beside what the stage took."""
+    return {
+        "stage": stage["stage"],
+        "predicted": predicted,
+        "at_most": at_most,
+        "measured": stage["seconds"],
+        "cpu": stage.get("cpu_seconds"),
+        "predicted_mib": mib,
+        "measured_mib": stage.get("peak_memory_mib"),
+    }
 
 
 def line(row: dict[str, Any]) -> str:

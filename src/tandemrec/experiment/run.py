@@ -104,6 +104,7 @@ def walk(stages: Stages, dataset: Dataset | None = None) -> Walk:
     data, data_artifact = stages.data(dataset)
     check_attributes(recipe.models, data)
     split, split_artifact = stages.split(data, data_artifact)
+    stages.take_trained(split_artifact)
     judged: dict[str, tuple[Artifact, Artifact]] = {}
     known = split.untested()
     choices = None if recipe.selection is None else Choices(stages, recipe.selection, known, split_artifact)

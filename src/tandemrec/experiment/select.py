@@ -61,6 +61,7 @@ def select(
     data, data_artifact = stages.data(dataset)
     kinds = item_kinds(data.items, recipe.selection.category, "selection.category")
     split, cut = stages.split(data, data_artifact)
+    stages.take_trained(cut)
     split = split.untested()
     choices = Choices(stages, recipe.selection, split, cut)
     _train_judges(stages, choices, split, cut)

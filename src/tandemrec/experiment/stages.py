@@ -162,8 +162,28 @@ class Stages:
         artifact = self.get("split", depends, make)
         return Split.load(artifact.path, dataset), artifact
 
+    def take_trained(self, cut: Artifact) -> None:
+        """Take the systems that other runs trained, before any other is trained.
+
+        Args:
+            cut: the artifact of the split, which must be what they learned from.
+
+        Raises:
+            InputError: if a run or a system is not there, or learned from other data.
+        """
+        for name in self.recipe.trained:
+            found = trained_elsewhere(self.recipe, name)
+            theirs, ours = ((part.manifest["depends"]["data"], training_content(part)) for part in (found.split(), cut))
+            if theirs != ours:
+                raise InputError(
+                    f"key 'trained.{name}': {found.run} trained it on other data or another split; take its keys "
+                    "'data', 'cleaning', 'split' and 'seed'"
+                )
+            self.trained[name], self.fitted[name] = found, found.fitted()
+            self.needs[name] = [stage["id"] for stage in found.stages]
+
     def fit(self, name: str, split: Split, cut: Artifact, choice: Choice | None = None) -> Artifact:
-        """Train one model whose partners are trained, or take it from the run that trained it.
+        """Train one model whose partners are trained; see `take_trained` for those that another run trained.
 
         A language model that must be built first, and answers that a teacher must write first, are stages of their own.
 
@@ -173,8 +193,8 @@ class Stages:
             cut: its artifact.
             choice: the training examples it learns from, by number; None: all.
         """
-        if name in self.recipe.trained:
-            return self._take(name, cut)
+        if name in self.trained:
+            return self.fitted[name]
         config, content = self.recipe.models[name], training_content(cut)
         base = self.language_model(config, split)
         if base is not None:
@@ -220,23 +240,6 @@ class Stages:
         own = [base, answers, *mutual.origins, *extra.values(), self.fitted[name]]
         self.needs[name] = self._needed(config, own, choice)
         return self.fitted[name]
-
-    def _take(self, name: str, cut: Artifact) -> Artifact:
-        """A system that another run trained on the same data.
-
-        Raises:
-            InputError: if it learned from other data.
-        """
-        found = trained_elsewhere(self.recipe, name)
-        theirs, ours = ((part.manifest["depends"]["data"], training_content(part)) for part in (found.split, cut))
-        if theirs != ours:
-            raise InputError(
-                f"key 'trained.{name}': {found.run} trained it on other data or another split; take its keys 'data', "
-                "'cleaning', 'split' and 'seed'"
-            )
-        self.trained[name], self.fitted[name] = found, found.fitted
-        self.needs[name] = [stage["id"] for stage in found.stages]
-        return found.fitted
 
     def _needed(self, config: Config, own: Sequence[Artifact | None], choice: Choice | None) -> list[str]:
         """Stages of the systems that a model builds on, of what chose its examples, and its own; each once."""

@@ -19,17 +19,33 @@ class Trained:
 
     Attributes:
         run: its folder.
-        fitted: the trained system.
-        split: what it learned from.
-        stages: every stage that training it took, as that run's card has them.
+        card: its `run_card.json`.
+        name: of the system.
         seeds: `seed` and `training_seed` of that run.
     """
 
     run: Path
-    fitted: Artifact
-    split: Artifact
-    stages: list[dict[str, Any]]
+    card: Mapping[str, Any]
+    name: str
     seeds: tuple[int, int]
+
+    @property
+    def stages(self) -> list[dict[str, Any]]:
+        """Every stage that training it took, as that run's card has them."""
+        needed = self.card["systems"][self.name]["training"]
+        return [stage for stage in self.card["stages"] if stage["id"] in needed]
+
+    def fitted(self) -> Artifact:
+        """The trained system.
+
+        Raises:
+            InputError: if it is gone or damaged.
+        """
+        return artifact_of(self.run, self.card, f"fit:{self.name}")
+
+    def split(self) -> Artifact:
+        """What it learned from; raises likewise."""
+        return artifact_of(self.run, self.card, "split")
 
     def facts(self) -> dict[str, Any]:
         """For the card of the run that takes it."""
@@ -50,15 +66,7 @@ def trained_elsewhere(recipe: Recipe, name: str) -> Trained:
         raise InputError(f"key 'trained.{name}': {folder} {what} '{name}'; leave it out of 'models' to have those")
     if "systems" not in card:
         raise InputError(f"{folder} is of an older version; `tandem run {folder / RECIPE}` makes it anew")
-    seeds = _seeds_of(card, name) or (results["seed"], results["training_seed"])
-    needed = card["systems"][name]["training"]
-    return Trained(
-        folder,
-        artifact_of(folder, card, f"fit:{name}"),
-        artifact_of(folder, card, "split"),
-        [stage for stage in card["stages"] if stage["id"] in needed],
-        seeds,
-    )
+    return Trained(folder, card, name, _seeds_of(card, name) or (results["seed"], results["training_seed"]))
 
 
 def _seeds_of(card: Mapping[str, Any], name: str) -> tuple[int, int] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -24,6 +24,9 @@ _BACK = 7
 """Number of the colour of what stands behind."""
 
 Format = Callable[[float], str]
+
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom."""
 
 
 @dataclass(frozen=True)
@@ -247,39 +250,40 @@ def _legend_rows(names: Sequence[str]) -> list[list[tuple[int, str]]]:
     return rows
 
 
-def _label(name: str, x: float, y: float, taken: list[tuple[float, float, float, float]]) -> Markup | None:
-    """A point's name beside it, where nothing is written yet; the place is taken then. None: there is no such place."""
-    width = _width(name)
+def _label(name: str, x: float, y: float, taken: list[Box]) -> Markup | None:
+    """A point's name beside it, where nothing is written yet. None: there is no such place."""
     places = [(x + 9, y + 4, "start"), (x - 9, y + 4, "end"), (x, y - 10, "middle"), (x, y + 18, "middle")]
     places += [(x + 9, y + shift, "start") for shift in (-12, 20, -28, 36)]
+    free = _free(name, places, taken)
+    return None if free is None else _text(free[0], free[1], name, free[2])
+
+
+def _led(name: str, x: float, y: float, taken: list[Box]) -> Markup:
+    """A short name at the nearest free place around a point, with a line to it."""
+    rings = ((reach, step * math.pi / 8) for reach in range(14, 200, 6) for step in range(16))
+    places = ((x + reach * math.cos(angle), y + reach * math.sin(angle) + 4, "middle") for reach, angle in rings)
+    at, level, anchor = _free(name, places, taken) or (x + 7, y + 4, "start")
+    return _line(x, y, round(at, 1), round(level - 4, 1), "grid") + _text(at, level, name, anchor)
+
+
+def _free(name: str, places: Iterable[tuple[float, float, str]], taken: list[Box]) -> tuple[float, float, str] | None:
+    """The first place (x, y, anchor) where a text is neither cut nor upon another; it is taken then."""
+    width = _width(name)
     for at, level, anchor in places:
         left = {"start": at, "end": at - width, "middle": at - width / 2}[anchor]
         box = left, level - 11, left + width, level + 3
         if _inside(box) and not any(_overlap(box, other) for other in taken):
             taken.append(box)
-            return _text(at, level, name, anchor)
+            return at, level, anchor
     return None
 
 
-def _inside(box: tuple[float, float, float, float]) -> bool:
+def _inside(box: Box) -> bool:
     """Whether a text there is neither cut nor among those of the axes."""
     return box[0] >= LEFT and box[2] <= WIDTH and box[1] >= TOP - 12 and box[3] <= HEIGHT - BOTTOM
 
 
-def _led(name: str, x: float, y: float, taken: list[tuple[float, float, float, float]]) -> Markup:
-    """A short name at the nearest free place around a point, with a line to it."""
-    wide = _width(name)
-    rings = ((reach, step * math.pi / 8) for reach in range(14, 200, 6) for step in range(16))
-    for reach, angle in rings:
-        at, level = x + reach * math.cos(angle), y + reach * math.sin(angle)
-        box = at - wide / 2, level - 7, at + wide / 2, level + 7
-        if _inside(box) and not any(_overlap(box, other) for other in taken):
-            break
-    taken.append(box)
-    return _line(x, y, round(at, 1), round(level, 1), "grid") + _text(at, level + 4, name, "middle")
-
-
-def _around(x: float, y: float, reach: float) -> tuple[float, float, float, float]:
+def _around(x: float, y: float, reach: float) -> Box:
     return x - reach, y - reach, x + reach, y + reach
 
 
@@ -290,7 +294,7 @@ def _along(one: tuple[float, float], other: tuple[float, float]) -> list[tuple[f
     return [(one[0] + wide * step / steps, one[1] + tall * step / steps) for step in range(steps + 1)]
 
 
-def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
+def _overlap(one: Box, other: Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
