@@ -10,6 +10,7 @@ from typing import Any
 
 from scipy import stats
 
+from tandemrec.evaluation.crossed import SeedSpread, SeedSquares
 from tandemrec.experiment.claims import settle, shares
 from tandemrec.experiment.papers import Paper, experiments, papers
 from tandemrec.experiment.reproduce import reproduce
@@ -82,9 +83,9 @@ def summary(docs: Path) -> list[str]:
         "parameters. A claim says that one system of a run is better than another, or cheaper, or that own answers are "
         "easier to learn; [papers.md](papers.md) lists them. One about accuracy is settled where the p-value, "
         "corrected for all claims of its experiment, is below 5 %, one about time or losses where all trainings agree. "
-        "Where there is one training, that says nothing about other trainings. Where there are several, their spread "
-        "is pooled over all systems of a run: that is on the safe side for systems that vary less than others, such as "
-        "conventional models beside a language model's own predictions, and some of what is open may be so for that.",
+        "Where there is one training, that says nothing about other trainings. Where there are several, how "
+        "much they vary is judged from all systems of a run together (moderated variances); two trainings tell hardly "
+        "anything apart.",
         f"{_counted(every)} Of the claims that one system is more accurate than another, "
         f"{_count(every, 'held', 'better')} of {_count(every, None, 'better')} held.",
         *(part for name, paper, found in measured for part in _paper_summary(name, paper, found)),
@@ -106,25 +107,25 @@ def on_the_safe_side(results: dict[str, Any]) -> dict[str, Any]:
     """Results of several trainings that were judged before trainings were pooled, judged again from what is stored.
 
     Those tests believed each pair's few trainings and raised too many alarms. Here the variance of a gain is that of
-    its stored interval (as if by normal quantiles, which makes it larger) plus that of trainings pooled over all
-    systems, so it is at least what `SeedSpread` would give.
+    its stored interval (as if by normal quantiles, which makes it larger) plus what `SeedSpread` says about trainings.
     """
     kinds = ("claims", "rivals")
     if not any(claim.get("test") == BEFORE_POOLING for kind in kinds for claim in results[kind]):
         return results
     metric, repeats = results["judged_by"], len(results["seeds"])
     errors = {row["system"]: row["metrics"][metric]["seed_error"] for row in results["systems"]}
-    varied = [error for error in errors.values() if error]
-    pooled, freedom = sum(error**2 for error in varied) / max(1, len(varied)), max(1, (repeats - 1) * len(varied))
+    squares = {system: SeedSquares(error**2, repeats - 1 if error else 0) for system, error in errors.items()}
+    spread = SeedSpread.of(squares.values())
     judged: dict[str, Any] = {}
     for kind in kinds:
         claims = [dict(claim) for claim in results[kind]]
         tested = [claim for claim in claims if "p_value" in claim]
         for claim in tested:
             stored = ((claim["high"] - claim["low"]) / 2 / stats.norm.isf((1 - results["level"]) / 2)) ** 2
-            seeds = pooled * sum(bool(errors.get(system, pooled)) for system in claim["systems"])
-            error = sqrt(stored + seeds)
-            df = error**4 / (stored**2 / (results["users"] - 1) + seeds**2 / freedom) if error else 1.0
+            seeds = spread and spread.of_difference(*(squares[system] for system in claim["systems"]))
+            error = sqrt(stored + (seeds.squares if seeds else 0.0))
+            by_seeds = seeds.squares**2 / seeds.freedom if seeds else 0.0
+            df = error**4 / (stored**2 / (results["users"] - 1) + by_seeds) if error else 1.0
             reach = stats.t.isf((1 - results["level"]) / 2, df) * error
             claim |= {"low": claim["gain"] - reach, "high": claim["gain"] + reach}
             claim["share"] = shares(claim)

@@ -1,5 +1,7 @@
 """Bootstrap and permutation against SciPy, Holm by hand, and error rates and power of what pairs are tested with."""
 
+from itertools import product
+
 import numpy as np
 import polars as pl
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tandemrec.evaluation.comparison import ComparisonConfig, compare_systems, user_values
-from tandemrec.evaluation.crossed import Crossed, SeedSpread
+from tandemrec.evaluation.crossed import Crossed, SeedSpread, SeedSquares
 from tandemrec.evaluation.significance import holm, permutation_p, resampled_means
 
 QUICK = ComparisonConfig(resamples=400)
@@ -106,8 +108,14 @@ def test_intervals_over_seeds_and_users_cover_the_truth(seeds: int, seed_spread:
     assert 0.01 <= np.mean(rejected) <= 0.09
 
 
-@pytest.mark.parametrize("seeds", [2, 3])
-@pytest.mark.parametrize("spreads", [(0.1,) * 6, (0.02, 0.05, 0.1, 0.15, 0.2, 0.2), (0.1, 0) * 3])
+@pytest.mark.parametrize(
+    ("seeds", "spreads"),
+    [
+        *product([2, 3], [(0.1,) * 6, (0.02, 0.05, 0.1, 0.15, 0.2, 0.2), (0.1, 0) * 3]),
+        (3, (0.02,) * 5 + (0.2,)),
+        (5, (0.02,) * 5 + (0.2,)),
+    ],
+)
 def test_no_family_of_equal_systems_is_told_apart_too_often(seeds: int, spreads: tuple[float, ...]) -> None:
     """Six equal systems whose trainings vary: after Holm's correction any false alarm in about 5% of cases."""
     rng, users, trials = np.random.default_rng(seeds), 60, 150
@@ -143,23 +151,69 @@ def test_variance_components_by_hand() -> None:
     assert crossed.user_error == pytest.approx(by_user.std(ddof=1) / np.sqrt(3))
     assert crossed.seed_error == pytest.approx(by_seed.std(ddof=1) / np.sqrt(2))
     assert crossed.standard_error == pytest.approx(np.sqrt((squares[0] + squares[1] - squares[2]) / 6))
-    still = np.array([[1.0, 2.0], [1.0, 2.0]])
-    pooled = SeedSpread.of([values, values[:, :2] + [[0.0], [4.0]], still, values[:1]])
-    both = 3 * by_seed.var(ddof=1), 2 * (values[:, :2] + [[0.0], [4.0]]).mean(1).var(ddof=1)
-    assert pooled == SeedSpread(pytest.approx(sum(both) / 2), 2)
-    assert pooled is not None
-    assert pooled.of_difference(values, still) == pooled
-    assert pooled.of_difference(values, values) == SeedSpread(2 * pooled.squares, 2)
-    assert pooled.of_difference(still) is None
-    assert SeedSpread.of([still, values[:1]]) is None
-    wider = Crossed.of(values, SeedSpread(100, 7))
+    wider = Crossed.of(values, SeedSquares(100, 7))
     assert wider.standard_error == pytest.approx(np.sqrt((squares[0] + 100 - squares[2]) / 6))
-    assert Crossed.of(values, SeedSpread(0.1, 7)).standard_error == crossed.standard_error
+    assert Crossed.of(values, SeedSquares(0.1, 7)).standard_error == crossed.standard_error
     variance = squares[0] + 100 - squares[2]
     assert wider.freedom == pytest.approx(variance**2 / (squares[0] ** 2 / 2 + 100**2 / 7 + squares[2] ** 2 / 2))
     one = Crossed.of(values[:1])
     assert (one.standard_error, one.seed_error) == (pytest.approx(stats.sem(values[0])), 0.0)
     assert one.p_value() == pytest.approx(stats.ttest_1samp(values[0], 0).pvalue)
+
+
+def test_seed_squares_by_hand() -> None:
+    """Systems that agree are one; the others keep a part of their own, and two trainings are not believed below all."""
+    values = np.array([[1.0, 2.0, 6.0], [3.0, 2.0, 10.0]])
+    still = SeedSquares(0.0, 0.0)
+    assert SeedSquares.of(values) == SeedSquares(pytest.approx(3 * values.mean(1).var(ddof=1)), 1)
+    assert SeedSquares.of(values[:1]) == SeedSquares.of(values[[0, 0]]) == still
+    assert SeedSquares.of(np.array([[1.0, 2.0], [2.0, 1.0]])) == SeedSquares(0, 1)  # varies, though not on the average
+    assert SeedSpread.of([still, still]) is None
+    alike = SeedSpread.of([SeedSquares(4, 2), still, SeedSquares(6, 2), SeedSquares(5, 1)])
+    assert alike is not None and np.isinf(alike.weight)
+    assert alike.pooled == SeedSquares(pytest.approx((2 * 4 + 2 * 6 + 5) / 5), 5)
+    assert alike.of_difference(SeedSquares(4, 2), still) == alike.pooled
+    assert alike.of_difference(SeedSquares(4, 2), SeedSquares(0, 1)) == SeedSquares(2 * alike.pooled.squares, 5)
+    assert alike.of_difference(still) is None
+    spread = SeedSpread(typical=3, weight=1.5, pooled=SeedSquares(7, 3.2))
+    three, four, two = SeedSquares(4, 2), SeedSquares(20, 3), SeedSquares(4, 1)
+    own = (1.5 * 3 + 2 * 4) / 3.5, (1.5 * 3 + 3 * 20) / 4.5
+    assert spread.of_difference(three, four) == SeedSquares(pytest.approx(sum(own)), 3.2)
+    assert spread.of_difference(three) == SeedSquares(pytest.approx(own[0]), 3.2)
+    assert spread.of_difference(two, four) == SeedSquares(pytest.approx(7 + own[1]), 2.5)
+    assert spread.of_difference(SeedSquares(40, 1)) == SeedSquares(pytest.approx((1.5 * 3 + 40) / 2.5), 2.5)
+
+
+@pytest.mark.parametrize(("prior", "typical"), [(3.0, 2.0), (10.0, 0.01)])
+def test_the_prior_of_squares_is_found_again(prior: float, typical: float) -> None:
+    """Drawn as SciPy draws F, with unequal degrees of freedom; it counts half."""
+    rng = np.random.default_rng(3)
+    freedom = rng.integers(1, 5, 20_000) if prior < 5 else rng.integers(3, 8, 20_000)
+    squares = typical * stats.f.rvs(freedom, prior, random_state=rng)
+    spread = SeedSpread.of(SeedSquares(*own) for own in zip(squares, freedom, strict=True))
+    assert spread is not None
+    assert spread.typical == pytest.approx(typical, rel=0.1)
+    assert spread.weight == pytest.approx(prior / 2, rel=0.1)
+
+
+def test_differences_between_steady_systems_are_found_beside_wild_ones() -> None:
+    """Of 27 systems eight vary seven times as much; pooled squares would find hardly any of six true differences."""
+    rng, users = np.random.default_rng(7), 300
+    found = []
+    for _ in range(40):
+        spreads = np.array([0.006] * 19 + [0.04] * 8)
+        common = rng.normal(0, 0.25, users)
+        noise = rng.normal(0, 0.06, (27, 1, users)) + rng.normal(0, 0.1, (27, 3, users))
+        values = common + noise + rng.normal(0, 1, (27, 3, 1)) * spreads[:, None, None]
+        values[:6] += 0.03
+        own = [SeedSquares.of(one) for one in values]
+        spread = SeedSpread.of(own)
+        assert spread is not None
+        p_values = [
+            Crossed.of(values[n] - values[n + 6], spread.of_difference(own[n], own[n + 6])).p_value() for n in range(6)
+        ]
+        found.append(holm(np.array(p_values)) < 0.05)
+    assert np.mean(found) > 0.35
 
 
 def test_users_with_several_examples_count_as_one() -> None:

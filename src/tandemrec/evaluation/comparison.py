@@ -12,14 +12,14 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field
 
-from tandemrec.evaluation.crossed import Crossed, SeedSpread
+from tandemrec.evaluation.crossed import Crossed, SeedSpread, SeedSquares
 from tandemrec.evaluation.significance import holm, permutation_p, resampled_means
 from tandemrec.recommender import Config
 
 ERRORS = {"rmse": "squared_error", "mae": "absolute_error"}
 """Metrics of ratings → column of an example's error."""
 
-OVER_SEEDS = "t over users and pooled seeds"
+OVER_SEEDS = "t over users and moderated seeds"
 """The test of two systems that were trained several times."""
 
 Repeats = Mapping[str, NDArray[np.float64]]
@@ -86,8 +86,8 @@ def compare_systems(systems: Mapping[str, Repeats], config: ComparisonConfig) ->
     """Mean and interval of every system; difference, interval and p-value of every pair, Holm-corrected.
 
     Pairs whose systems were trained several times are compared over the seeds that both have (in order, where they
-    share none) by Student's t over users and seeds, the trainings' spread not below that pooled over all systems (see
-    `SeedSpread`); all others by permutation over users.
+    share none) by Student's t over users and seeds, the trainings' spread not below what those of all systems make
+    likely (see `SeedSpread`); all others by permutation over users.
 
     Args:
         systems: at least one; all values over the same users in the same order.
@@ -102,9 +102,9 @@ def compare_systems(systems: Mapping[str, Repeats], config: ComparisonConfig) ->
     draws = _Draws(
         {key: row for row, key in enumerate(keys)}, resampled_means(stacked, config.resamples, config.seed), config.seed
     )
-    pooled = SeedSpread.of(_values(repeats) for repeats in systems.values())
-    judged = {name: _judged(name, repeats, draws, pooled, config) for name, repeats in systems.items()}
-    pairs = _pairs(systems, draws, pooled, config)
+    spread = SeedSpread.of(_seeds(repeats) for repeats in systems.values())
+    judged = {name: _judged(name, repeats, draws, spread, config) for name, repeats in systems.items()}
+    pairs = _pairs(systems, draws, spread, config)
     limits = {key: float(np.median([pair.pop(key) for pair in pairs])) for key in ("one_test", "all_tests") if pairs}
     return {"systems": judged, "pairs": pairs, "resolvable": limits}
 
@@ -114,17 +114,21 @@ def _values(repeats: Repeats) -> NDArray[np.float64]:
     return np.stack(list(repeats.values()))
 
 
+def _seeds(repeats: Repeats) -> SeedSquares:
+    return SeedSquares.of(_values(repeats))
+
+
 def _judged(
-    name: str, repeats: Repeats, draws: _Draws, pooled: SeedSpread | None, config: ComparisonConfig
+    name: str, repeats: Repeats, draws: _Draws, spread: SeedSpread | None, config: ComparisonConfig
 ) -> dict[str, Any]:
     values_RU = _values(repeats)
-    crossed = Crossed.of(values_RU, pooled and pooled.of_difference(values_RU))
+    crossed = Crossed.of(values_RU, spread.of_difference(_seeds(repeats)) if spread else None)
     low, high = crossed.interval(draws.of(name, list(repeats)), config.level)
     return _errors(crossed) | {"low": low, "high": high, "repetitions": len(repeats)}
 
 
 def _pairs(
-    systems: Mapping[str, Repeats], draws: _Draws, pooled: SeedSpread | None, config: ComparisonConfig
+    systems: Mapping[str, Repeats], draws: _Draws, spread: SeedSpread | None, config: ComparisonConfig
 ) -> list[dict[str, Any]]:
     names = list(combinations(systems, 2))
     if not names:
@@ -135,8 +139,8 @@ def _pairs(
         difference = np.stack(
             [systems[one][left] - systems[other][right] for left, right in zip(mine, rivals, strict=True)]
         )
-        spread = pooled and pooled.of_difference(_values(systems[one]), _values(systems[other]))
-        crossed = Crossed.of(difference, spread)
+        seeds = spread.of_difference(_seeds(systems[one]), _seeds(systems[other])) if spread else None
+        crossed = Crossed.of(difference, seeds)
         low, high = crossed.interval(draws.of(one, mine) - draws.of(other, rivals), config.level)
         resolved = (
             crossed.resolvable(level, config.power) for level in (config.level, 1 - (1 - config.level) / len(names))

@@ -108,8 +108,8 @@ def how(results: Mapping[str, Any]) -> str:
     settings, tests = results["settings"], {pair["test"] for pair in results["pairs"]}
     named = {
         "permutation over users": "two-sided permutation tests that exchange two systems within users",
-        OVER_SEEDS: "two-sided t-tests over users and training seeds, both random; trainings vary at least as much as "
-        "those of all systems do on the average",
+        OVER_SEEDS: "two-sided t-tests over users and training seeds, both random; how much trainings vary is "
+        "known from those of all systems (moderated variances)",
     }
     told = " and ".join(named.get(test, test) for test in sorted(tests))
     tested = f" p-values: {told}, corrected by Holm." if tests else ""
