@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tandemrec.llm.parsing import parse_ranking, parse_rating
+from tandemrec.llm.questions import list_text
 
 CORPUS: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "answers.yaml").read_text(encoding="utf-8"))
 LETTERS, TITLES = "".join(CORPUS["candidates"]), list(CORPUS["candidates"].values())
@@ -34,6 +35,52 @@ def test_a_list_as_asked_is_read_back(order: list[int], separator: str, quoted: 
     found = parse_ranking(separator.join(names), TITLES)
     assert found.order == tuple(order)
     assert (found.duplicates, found.inventions) == (0, 0)
+
+
+ODD = [
+    "E.T. the Extra-Terrestrial (1982)",
+    "G. I. Blues (1960)",
+    'Toy 12" Ball',
+    "V",
+    "Q",
+    "M. Butterfly (1993)",
+    '7" Set; Blue',
+    "I.Q. (1994)",
+    "S.T.A.L.K.E.R.",
+    "300",
+    "$",
+]
+
+
+@given(st.permutations(range(len(ODD) - 1)), st.booleans())
+def test_titles_with_marks_letters_and_numbers_are_read_back(order: list[int], cut: bool) -> None:
+    """In the form that models are tuned to write; the last title may be cut off."""
+    asked = list_text([ODD[place] for place in order])
+    assert parse_ranking(asked[:-1] if cut else asked, ODD).order == tuple(order)
+
+
+@pytest.mark.parametrize("form", ['"{}"; "{}"', "1. {}\n2. {}", "a) {}\nb) {}", "- {}\n- {}", "{}; {}"])
+def test_initials_are_no_bullets(form: str) -> None:
+    assert parse_ranking(form.format(ODD[0], ODD[1]), ODD).order == (0, 1)
+    assert parse_ranking(form.format(ODD[7], ODD[8]), ODD).order == (7, 8)
+
+
+def test_sequels_that_are_no_candidates_are_inventions() -> None:
+    titles = ["Toy Story (1995)", "Alien (1979)", "Rocky (1976)"]
+    found = parse_ranking("1. Toy Story 2 (1999)\n2. Toy Story (1995)\n3. Alien 3 (1992)\n4. Rocky II", titles)
+    assert (found.order, found.duplicates, found.inventions) == ((0,), 0, 3)
+    assert parse_ranking("Alien 9/10\nRocky: great\nToy Story (1996)", titles).order == (1, 2, 0)
+
+
+def test_nothing_names_no_title_without_letters() -> None:
+    assert parse_ranking("", ODD).failed and parse_ranking("I do not know", ODD).failed
+
+
+@pytest.mark.parametrize("blank", [" ", "\n", "\t \n"])
+def test_much_white_space_is_read_at_once(blank: str) -> None:
+    """It would take hours in time that grows with the square."""
+    assert parse_ranking(blank * 200_000 + "300", ODD).order == (9,)
+    assert parse_rating(blank * 200_000 + "4", 1, 5) == 4
 
 
 @given(st.text(max_size=200))

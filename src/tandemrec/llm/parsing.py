@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import pairwise
@@ -23,17 +23,31 @@ ARTICLES = ("the", "a", "an", "le", "la", "les", "il", "el", "das", "der", "die"
 YEAR = re.compile(r"\s*[(\[]\s*((?:1[89]|20)\d\d)\s*[)\]]?\s*$")
 SWAPPED = re.compile(rf"^(.+?),\s+({'|'.join(ARTICLES)})\b(.*)$", re.IGNORECASE)
 NUMBERED = re.compile(r"(?:^|(?<=[\s,;]))(?:#\s*\d{1,3}[.):\-]?|\(?\d{1,3}[.):])\s+(?=\S)")
+LETTER = r"\(?[a-z](?:\)|\.(?=\s)(?!\s*[a-z]\.))"
+"""Before a name: "a)", "b. ", but not the beginning of "E.T."."""
 BULLET = re.compile(
-    r"^\s*(?:[-*•–—>+]+|#+|\(?\d{1,3}[.):\]]|\(?[a-z][.)]|#\d{1,3}[.):]?|rank\s*\d{1,3}\s*[:.)-])\s*", re.I
+    rf"^\s*(?:[-*•–—>+]+|#+|\(?\d{{1,3}}[.):\]]|{LETTER}|#\d{{1,3}}[.):]?|rank\s*\d{{1,3}}\s*[:.)-])\s*", re.I
 )
+LISTED = re.compile(r"[\"”»]\s*[;,]\s*[\"“«]")
+"""Between two names in quotes."""
 QUOTED = re.compile(r"[\"“”«»]([^\"“”«»]{2,})[\"“”«»]")
 QUOTES = "\"'“”‘’«»`*_ \t"
 MARKS = QUOTES + ".,;!"
 NUMBER = re.compile(r"(?<![\d.,])[-+]?\d+(?:[.,]\d+)?")
+OF_MOST = re.compile(r"(?<=\d)\s{0,9}(?:/|out of|von|of)\s{0,9}\d+(?:[.,]0)?\b", re.IGNORECASE)
+SCALE = re.compile(
+    r"(?:\b(?:scale|skala)\s+(?:of|from|von)|\bfrom|\bbetween|\bvon)\s+([\d.,]+)\s*(?:to|and|-|–|bis|und)\s*([\d.,]+)",
+    re.IGNORECASE,
+)
+SEQUEL = re.compile(r"(?:\d{1,2}|ii|iii|iv|vi{0,3}|ix)\b(?!\s+(?:\d|of\b|out\b|stars?\b|points?\b))")
+"""What makes "Alien" another title when it follows."""
+RUNNING_SEQUEL = re.compile(r"(?:\d{1,2}|ii|iii|iv|vi{0,3}|ix) (?:(?:1[89]|20)\d\d |$)")
+"""The same in running text, where a number may also be that of the next title."""
 THOUGHT = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.IGNORECASE | re.DOTALL)
 BEGUN_THOUGHT = re.compile(r"\A.*</think(?:ing)?>", re.IGNORECASE | re.DOTALL)
 TALK = tuple("here sure based rank answer these this note hope because please therefore thank output response".split())
 WORDED = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
+UNITS = ("star", "stars", "point", "points", "out", "of")
 
 
 @dataclass(frozen=True)
@@ -69,26 +83,42 @@ def parse_ranking(answer: str, titles: Sequence[str]) -> ParsedRanking:
         titles: of the candidates.
     """
     forms, answer = _Forms(titles), _without_thoughts(answer)
-    names = [name for name in _entries(answer) if _plain(name)]
-    found = [forms.find(name, last=place + 1 == len(names)) for place, name in enumerate(names)]
-    if sum(item is not None for item in found) <= 1:
+    names, found = _found(forms, _entries(answer, _pieces))
+    if LISTED.search(answer):
+        # Marks of inches in a title, or a title of one letter, make quotes pair up wrongly; what parts them does not.
+        listed = _found(forms, _entries(answer, _listed))
+        if _named(listed[1]) >= _named(found):
+            names, found = listed
+    if _named(found) <= 1:
         searched = forms.search(answer)
-        if len(searched) > sum(item is not None for item in found):
+        if len(searched) > _named(found):
             return _counted([*searched], 0)
     # Words around a list ("Here is my ranking:") and numbers name nothing and are no invention.
-    strange = sum(item is None and not _is_talk(name) for name, item in zip(names, found, strict=True))
+    strange = sum(item is None and not _is_talk(_tidy(name)) for name, item in zip(names, found, strict=True))
     return _counted([item for item in found if item is not None], strange)
+
+
+def _found(forms: _Forms, pieces: Iterable[str]) -> tuple[list[str], list[int | None]]:
+    """The pieces of an answer that could be names, and the candidate each means."""
+    names = [name for name in pieces if _plain(name)]
+    forms.named.clear()
+    return names, [forms.find(name, last=place + 1 == len(names)) for place, name in enumerate(names)]
+
+
+def _named(found: Sequence[int | None]) -> int:
+    return sum(item is not None for item in found)
 
 
 def parse_rating(answer: str, low: float, high: float) -> float | None:
     """The number an answer gives, if it lies within [low, high]: that of a first line which is nothing else, the last
     one behind a colon, or the first of all.
 
-    "4/5" and "4 out of 5" are 4; a number in words counts; None where there is none in range. Thoughts between
+    "4/5" and "4 out of 5" are 4; "on a scale of 1 to 5" and "between 1 and 5" say the range only; a number in words
+    counts ("one" alone or of stars, since "this one" is none); None where there is none in range. Thoughts between
     `<think>` and `</think>` are no part of the answer.
     """
     answer = _without_thoughts(answer)
-    text = re.sub(r"\s*(?:/|out of|von|of)\s*\d+(?:[.,]0)?\b", "", answer, flags=re.IGNORECASE)
+    text = SCALE.sub(lambda range_: "" if _is_scale(range_, low, high) else range_[0], OF_MOST.sub("", answer))
     # A language model that was only trained to go on with texts writes the next question behind its answer.
     first = text.strip().partition("\n")[0].strip(MARKS)
     for part in (first if NUMBER.fullmatch(first) else "", text.rpartition(":")[2] if ":" in text else "", text):
@@ -97,12 +127,20 @@ def parse_rating(answer: str, low: float, high: float) -> float | None:
             if low <= value <= high:
                 return value
     words = re.findall(r"[a-z]+", answer.lower())
-    return next((float(WORDED[word]) for word in words if low <= WORDED.get(word, low - 1) <= high), None)
+    meant = [word for word, after in pairwise([*words, ""]) if word != "one" or after in ("", *UNITS)]
+    return next((float(WORDED[word]) for word in meant if low <= WORDED.get(word, low - 1) <= high), None)
+
+
+def _is_scale(found: re.Match[str], low: float, high: float) -> bool:
+    """Whether "between 1 and 5" names the range of ratings rather than a doubt; what is called a scale always does."""
+    ends = [float(number.strip(".,").replace(",", ".") or "nan") for number in found.groups()]
+    return found[0][0] in "sS" or (ends[0] <= max(low, 1) and ends[1] == high)
 
 
 def _without_thoughts(answer: str) -> str:
-    """What a reasoning model says beside its thoughts; they may be cut off, or begin in the prompt."""
-    return BEGUN_THOUGHT.sub("", THOUGHT.sub("\n", answer))
+    """What a reasoning model says beside its thoughts, cut off or begun in the prompt as they may be; single blanks."""
+    said = BEGUN_THOUGHT.sub("", THOUGHT.sub("\n", answer))
+    return re.sub(r"[^\S\n]+", " ", said)
 
 
 class _Forms:
@@ -117,7 +155,13 @@ class _Forms:
 
     def find(self, name: str, *, last: bool) -> int | None:
         """The candidate that a name means; the last one may be cut off."""
-        year = _year(_tidy(name))
+        light = _plain(name.strip(MARKS))
+        exact = [i for i, form in enumerate(self.full) if form == light and i not in self.named]
+        if exact:  # before anything that looks like a bullet is taken away
+            self.named.add(exact[0])
+            return exact[0]
+        name = _tidy(name)
+        year = _year(name)
         for text in _readings(name):
             found = self._match(text, year, last=last)
             if found is not None:
@@ -132,7 +176,7 @@ class _Forms:
         exact = [i for i, form in enumerate(self.full) if form == full]
         same = exact or [i for i, form in enumerate(self.bare) if bare in (form, self.full[i])]
         if not same:
-            same = self._surrounded(bare)
+            same = self._surrounded(bare, year)
         if not same:
             same = self._begun(bare, last=last)
         if not same:
@@ -140,13 +184,21 @@ class _Forms:
         of_year = [i for i in same if year is not None and self.years[i] == year]
         return next((i for i in of_year or same if i not in self.named), same[0] if same else None)
 
-    def _surrounded(self, bare: str) -> list[int]:
-        """The longest title that the name starts with, a comment behind it; or a long one somewhere in it."""
-        starts = [i for i, form in enumerate(self.bare) if bare.startswith(form + " ") and len(form) >= CUT]
-        inside = [i for i, form in enumerate(self.bare) if f" {form} " in f" {bare} " and len(form.split()) > 1]
+    def _surrounded(self, bare: str, year: str | None) -> list[int]:
+        """The longest title that the name starts with, a comment behind it; or a long one somewhere in it.
+
+        Not where a number or another year make it the title of a sequel, which is no candidate.
+        """
+        able = [i for i, form in enumerate(self.bare) if form and year in (None, self.years[i] or year)]
+        starts = [i for i in able if bare.startswith(self.bare[i] + " ") and len(self.bare[i]) >= CUT]
+        inside = [i for i in able if f" {self.bare[i]} " in f" {bare} " and len(self.bare[i].split()) > 1]
         several = starts or inside
         longest = max((len(self.bare[i]) for i in several), default=0)
-        return [i for i in several if len(self.bare[i]) == longest]
+        return [
+            i
+            for i in several
+            if len(self.bare[i]) == longest and not SEQUEL.match(bare.partition(self.bare[i])[2].lstrip())
+        ]
 
     def _begun(self, bare: str, *, last: bool) -> list[int]:
         """The title that a name is the beginning of, if there is only one: cut off, or without its subtitle."""
@@ -160,33 +212,41 @@ class _Forms:
 
     def _near(self, bare: str) -> list[int]:
         """The candidate of the most similar title, if it is similar and clearly the nearest."""
-        scores = sorted(((SequenceMatcher(None, bare, form).ratio(), form) for form in set(self.bare)), reverse=True)
+        numbers = re.findall(r"\d+", bare)
+        able = {form for form in self.bare if re.findall(r"\d+", form) == numbers}
+        scores = sorted(((SequenceMatcher(None, bare, form).ratio(), form) for form in able), reverse=True)
         if scores and scores[0][0] >= NEAR and (len(scores) == 1 or scores[0][0] - scores[1][0] >= CLEAR):
             return [i for i, form in enumerate(self.bare) if form == scores[0][1]]
         return []
 
     def search(self, answer: str) -> list[int]:
         """Candidates whose titles occur somewhere in running text, in the order of their first occurrence."""
-        text = f" {_plain(answer)} "
-        found: list[tuple[int, int]] = []
-        for i in sorted(range(len(self.bare)), key=lambda i: -len(self.bare[i])):
-            at = text.find(f" {self.bare[i]} ")
-            if at >= 0:
-                found.append((at, i))
-                # What a longer title has taken is no occurrence of a shorter one.
-                taken = "\0" * len(self.bare[i])
-                text = text[: at + 1] + taken + text[at + 1 + len(taken) :]
-        return [i for _, i in sorted(found)]
+        found: list[tuple[int, int, int]] = []
+        lines = [f" {_plain(line)} " for line in answer.splitlines()]
+        for i in sorted(filter(self.bare.__getitem__, range(len(self.bare))), key=lambda i: -len(self.bare[i])):
+            name = f" {self.bare[i]} "
+            for number, line in enumerate(lines):
+                at = line.find(name)
+                if at >= 0 and not RUNNING_SEQUEL.match(line, at + len(name)):
+                    found.append((number, at, i))
+                    # What a longer title has taken is no occurrence of a shorter one.
+                    lines[number] = line[:at] + " " + "\0" * (len(name) - 2) + " " + line[at + len(name) :]
+                    break
+        return [i for *_, i in sorted(found)]
 
 
-def _entries(answer: str) -> list[str]:
-    """The pieces of an answer that could be names."""
+def _entries(answer: str, parted: Callable[[str], Iterable[str]]) -> list[str]:
+    """The pieces of an answer that could be names, its lines parted in one of two ways."""
     text = html.unescape(answer).replace("\\n", "\n").replace('\\"', '"')
     text = re.sub(r"```\w*|</?s>|<\|[^|]*\|>|</?(?:li|ol|ul|p|br)\s*/?>", "\n", text)
-    text = re.sub(r"\s*(?:->|=>|→|≻|\s>\s|\s\|\s)\s*", "\n", text)
+    text = re.sub(r" ?(?:->|=>|→|≻| > | \| ) ?", "\n", text)
     lines = [line for line in text.splitlines() if line.strip()]
-    pieces = [piece for line in lines for piece in _pieces(line)]
-    return [tidy for piece in pieces if (tidy := _tidy(piece))]
+    return [piece for line in lines for piece in parted(line) if _tidy(piece)]
+
+
+def _listed(line: str) -> Iterator[str]:
+    """Names of one line, each in quotes, by what stands between two of them, whatever they say themselves."""
+    yield from LISTED.split(line)
 
 
 def _pieces(line: str) -> Iterator[str]:
