@@ -289,6 +289,16 @@ def test_a_page_without_claims_and_figures() -> None:
     assert "no claim to test" in page
     assert "beside the paper's" not in page
     assert "adds to its base" not in page
+    assert "Chosen on validation" not in page
+    row = {"system": "A", "metrics": {"m": {"mean": 0.25, "standard_error": 0.01}}, "published": {"m": 0.5}}
+    some = {"systems": [row | {"seconds": 100.0, "seconds_per_1000": 2.0}], "lower_is_better": True}
+    among = [{"system": "B", "taken": 1, "figures": {"ndcg@10": 0.125}}]
+    page = reproduction_markdown(
+        results | some | {"chosen_on_validation": [{"system": "A", "trainings": 1, "among": among}]}
+    )
+    assert "| system | m | paper | training | 1,000 users |" in page
+    assert "| A | 0.2500 ± 0.0100 | 0.5000 | 1.7 min | 2.0 s |" in page
+    assert "Chosen on validation, A:\n\n| system | ndcg@10 | chosen |" in page
     rival = {"kind": "better", "systems": ["A", "C"], "verdict": "not asked"}
     page = reproduction_markdown(results | {"rivals": [rival]})
     assert "Against systems beside the paper's, corrected by themselves:\n\n- A is better than C: not asked" in page

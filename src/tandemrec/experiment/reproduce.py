@@ -22,6 +22,7 @@ from tandemrec.experiment.run import Run, run
 from tandemrec.experiment.selection_facts import coverage_over_seeds
 from tandemrec.experiment.store import StageEvent
 from tandemrec.report.reproduction import reproduction_markdown, reproduction_page
+from tandemrec.report.validated import chosen_over_runs
 from tandemrec.training.processes import process_rank, wait_for_all
 
 REPRODUCTION = "reproduction.json"
@@ -133,6 +134,7 @@ def _results(
             "metrics": {metric: row["metrics"][metric] for metric in metrics},
             "published": _published(experiment, row["system"], metrics),
             "seconds": _mean_seconds(runs, row["system"]),
+            "seconds_per_1000": compared["costs"].get(row["system"], {}).get("seconds_per_1000"),
         }
         for row in board
     ]
@@ -166,6 +168,7 @@ def _results(
         },
         "claims": judge_claims(experiment, compared, runs),
         "rivals": judge_claims(experiment, compared, runs, experiment.against_rivals),
+        "chosen_on_validation": chosen_over_runs([run.card for run in runs]),
         "choices": coverage_over_seeds([run.card for run in runs], [row["system"] for row in systems]),
         "rerankings": over_seeds([(run.results, run.card) for run in runs], shown),
         "hardware": runs[0].card["hardware"],

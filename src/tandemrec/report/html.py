@@ -28,6 +28,8 @@ from tandemrec.report.prepared import origins, prepared_grids
 from tandemrec.report.reranking import HEADING, reranking_grids, weights_plot
 from tandemrec.report.segments import segment_grids, span
 from tandemrec.report.students import STUDENTS_NOTE, student_rows
+from tandemrec.report.validated import HEADING as CHOSEN
+from tandemrec.report.validated import chosen_grids, chosen_over_runs
 
 Table = tuple[list[str], list[list[str]]]
 
@@ -75,7 +77,8 @@ def _details(results: Mapping[str, Any], card: Mapping[str, Any]) -> dict[str, A
         + "; ".join(f"{name}: {meaning}" for name, meaning in MEANING.items())
         + ".",
         "curves": list(_curves(card["models"])),
-        "chosen": list(_chosen(card["models"])),
+        "chosen_title": CHOSEN,
+        "chosen": list(chosen_grids(chosen_over_runs([card]))),
         "users": [_user(user, results) for user in results["examples"]],
         "users_note": "Figures are predicted ratings."
         if is_rating(results)
@@ -194,16 +197,6 @@ def _curves(models: Mapping[str, Any]) -> Iterator[tuple[str, list[Markup], str]
 
 def _place(names: Sequence[str], wanted: str) -> int | None:
     return names.index(wanted) if wanted in names else None
-
-
-def _chosen(models: Mapping[str, Any]) -> Iterator[tuple[str, str, list[str], list[list[str]]]]:
-    """Systems that chose among others on validation: what they chose, and the figures they chose by."""
-    for name, report in models.items():
-        notes = report["notes"]
-        if "chosen" in notes and "validation" in notes:
-            metrics = list(next(iter(notes["validation"].values())))
-            rows = [[one, *(f"{found[m]:.4f}" for m in metrics)] for one, found in notes["validation"].items()]
-            yield name, f"It is {notes['chosen']}.", ["system", *metrics], rows
 
 
 def _user(user: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from tandemrec.report.prepared import origins, prepared_markdown
 from tandemrec.report.reranking import reranking_markdown
 from tandemrec.report.segments import segments_markdown
 from tandemrec.report.students import students_markdown
+from tandemrec.report.validated import chosen_markdown
 
 
 def markdown_page(results: Mapping[str, Any], card: Mapping[str, Any]) -> str:
@@ -32,6 +33,7 @@ def markdown_page(results: Mapping[str, Any], card: Mapping[str, Any]) -> str:
         beyond_markdown(results),
         cost_markdown(results, costs),
         students_markdown(results, card, costs),
+        chosen_markdown(card),
         "## Data",
         f"{results['data']['name']}: {_counts(results['data'])}.",
         _cleaning(results["cleaning"]),

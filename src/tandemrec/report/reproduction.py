@@ -12,6 +12,8 @@ from tandemrec.report.cost import duration
 from tandemrec.report.html import comparison_page
 from tandemrec.report.leaderboard import cell, decimal, filled, table_of
 from tandemrec.report.reranking import HEADING, Grid, gain_grid
+from tandemrec.report.validated import HEADING as CHOSEN
+from tandemrec.report.validated import chosen_grids
 
 VERDICTS = {
     "held": "held",
@@ -149,8 +151,8 @@ def _percent(value: float) -> str:
 
 
 def figures_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and a row a system: our figures, each with the paper's behind it, and the time of training; no column
-    that is empty.
+    """Header and a row a system: our figures, each with the paper's behind it, and the times of training and of
+    answering; no column that is empty.
     """
     header = ["system"]
     for metric in results["metrics"]:
@@ -158,11 +160,12 @@ def figures_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]
     rows = []
     for row in results["systems"]:
         figures = [(cell(row["metrics"][name]), _figure(row["published"][name])) for name in results["metrics"]]
-        rows.append([row["system"], *(text for pair in figures for text in pair), duration(row["seconds"])])
+        times = duration(row["seconds"]), duration(row.get("seconds_per_1000"))
+        rows.append([row["system"], *(text for pair in figures for text in pair), *times])
     for system, published in results["absent"].items():
         pairs = [("", _figure(published[name])) for name in results["metrics"]]
-        rows.append([f"{system} (not in this experiment)", *(text for pair in pairs for text in pair), ""])
-    return filled([*header, "training"], rows)
+        rows.append([f"{system} (not in this experiment)", *(text for pair in pairs for text in pair), "", ""])
+    return filled([*header, "training", "1,000 users"], rows)
 
 
 def beyond_chance(results: Mapping[str, Any]) -> int | None:
@@ -198,7 +201,7 @@ def reproduction_markdown(results: Mapping[str, Any], heading: str = "#") -> str
     claims, rivals = (
         "\n".join(f"- {sentence(claim, results)}" for claim in results[kind]) for kind in ("claims", "rivals")
     )
-    beside = (gains(results)._replace(title=HEADING), choices(results))
+    beside = (gains(results)._replace(title=HEADING), choices(results), *validated(results))
     parts = [
         f"{heading} {results['paper']}, {results['shows']}, {results['scale']}: {results['experiment']}",
         results["asks"],
@@ -234,6 +237,13 @@ def choices(results: Mapping[str, Any]) -> Grid:
     return Grid("What they learned from", header, rows, note)
 
 
+def validated(results: Mapping[str, Any]) -> list[Grid]:
+    """Which systems others chose on validation, and the figures they chose by."""
+    return [
+        grid._replace(title=f"{CHOSEN}, {grid.title}") for grid in chosen_grids(results.get("chosen_on_validation", []))
+    ]
+
+
 def footnotes(results: Mapping[str, Any]) -> list[str]:
     """What is to be known beside the figures."""
     data, machine = results["data"], results["hardware"]
@@ -246,7 +256,8 @@ def footnotes(results: Mapping[str, Any]) -> list[str]:
         f"Not as in the paper: {results['differs']}" if results["differs"] else "",
         f"About the paper's figures: {results['note']}" if results["note"] else "",
         names_text(results.get("names", {})),
-        "Training: of a system and all it builds on; the language model counts as given, building one is left out."
+        "Training: of a system and all it builds on; the language model counts as given, building one is left out. "
+        "1,000 users: how long answering and judging as many takes."
         if any(row["seconds"] for row in results["systems"])
         else "",
         f"{command}: recipe {results['recipe']}, {results['effort']}. {data['name']}: {data['users']:,} users, "
