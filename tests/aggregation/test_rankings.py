@@ -23,6 +23,7 @@ from tests.fixed import Fixed
 
 NAN = np.nan
 OPINIONS = arrays(np.float32, (3, 6), elements=st.one_of(st.just(NAN), st.floats(-3, 3, width=16)))
+INFINITE = arrays(np.float32, (3, 6), elements=st.sampled_from([NAN, np.inf, -np.inf, -1.0, 0.0, 2.0]))
 
 
 def config(**settings: object) -> RankingAggregateConfig:
@@ -84,7 +85,25 @@ def test_scales_by_hand() -> None:
     )
 
 
-@given(OPINIONS, st.sampled_from(["rank", "minmax", "zscore", "raw"]), st.sampled_from(["utilities", "reciprocal"]))
+def test_infinite_utilities_are_the_best_and_the_worst_of_the_finite_ones() -> None:
+    utility = np.array(
+        [[3.0, -np.inf, 5.0, np.inf, NAN], [np.inf, -np.inf, NAN, NAN, np.inf], [-np.inf, 2.0, 2.0, 2.0, 2.0]],
+        np.float32,
+    )
+    np.testing.assert_array_equal(scaled(utility, "raw", 1.0), [[3, 3, 5, 5, 3], [0] * 5, [2] * 5])
+    np.testing.assert_array_equal(scaled(utility, "minmax", 1.0), [[0, 0, 1, 1, 0], [0] * 5, [0] * 5])
+    mean, deviation = 3.8, np.std([3, 3, 5, 5, 3])
+    expected = [(np.array([3, 3, 5, 5, 3]) - mean) / deviation, [0] * 5, [0] * 5]
+    np.testing.assert_allclose(scaled(utility, "zscore", 1.0), expected)
+    np.testing.assert_array_equal(scaled(utility, "rank", 1.0), -places(utility))
+    assert scaled(utility, "rank", 1.0)[0].tolist() == [-3, -4, -2, -1, -5]
+
+
+@given(
+    st.one_of(OPINIONS, INFINITE),
+    st.sampled_from(["rank", "minmax", "zscore", "raw"]),
+    st.sampled_from(["utilities", "reciprocal"]),
+)
 def test_weight_zero_leaves_the_base_as_it_is(opinion: np.ndarray, scale: str, fusion: str) -> None:
     model = RankingAggregate(config(scale=scale, fusion=fusion), Fixed(np.eye(1)), Fixed(np.eye(1)))
     items = np.tile(np.arange(6, dtype=np.int32), (3, 1))

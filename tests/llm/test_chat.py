@@ -36,7 +36,9 @@ class FakeChat(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.requests = list[dict[str, Any]]()
-        self.failures = list[Any]()  # statuses, replies or "slow", one for each of the next requests
+        # Statuses, replies, "slow", "gone", "cut" or "hanging", one for each of the next requests.
+        self.failures = list[Any]()
+        self.retry_after = "0.2"
         self.answer: Callable[[str], str] = str.upper
 
     @property
@@ -65,13 +67,21 @@ class Handler(BaseHTTPRequestHandler):
         elif failure == "gone":
             self.connection.close()
             return
+        elif failure in ("cut", "hanging"):
+            self.send_response(502)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b"Bad")
+            self.wfile.flush()
+            time.sleep(0.6 if failure == "hanging" else 0)
+            return
         code = failure if isinstance(failure, int) else 200
         body = failure.encode() if isinstance(failure, str) and failure != "slow" else json.dumps(reply).encode()
         try:
             self.send_response(code)
             self.send_header("Content-Length", str(len(body)))
             if code == 429:
-                self.send_header("Retry-After", "0.2")
+                self.send_header("Retry-After", self.server.retry_after)
             self.end_headers()
             self.wfile.write(body)
         except (BrokenPipeError, ConnectionResetError):
@@ -108,7 +118,7 @@ def test_answers_in_order_each_different_prompt_once(server: FakeChat, monkeypat
     assert client.cost == pytest.approx(5 * (1000 * 2 + 100 * 10) / 1e6)
 
 
-@pytest.mark.parametrize("failure", [429, 500, 503, "slow", "gone"])
+@pytest.mark.parametrize("failure", [429, 500, 503, "slow", "gone", "cut", "hanging"])
 def test_what_may_pass_is_tried_again(server: FakeChat, failure: Any) -> None:
     server.failures = [failure, failure]
     client = chat(server, timeout=0.3, retries=2)
@@ -178,6 +188,48 @@ def test_paid_answers_survive_a_failure_of_the_next(server: FakeChat) -> None:
     assert later.attempts == 1
 
 
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, OSError])
+def test_nothing_is_asked_after_an_end_of_any_kind(
+    server: FakeChat, monkeypatch: pytest.MonkeyPatch, failure: type[BaseException]
+) -> None:
+    def keep(*_: object) -> None:
+        raise failure
+
+    def answer(text: str) -> str:
+        time.sleep(0.05)
+        return text
+
+    client, server.answer = chat(server, parallel=2), answer
+    monkeypatch.setattr(client, "_keep", keep)
+    with pytest.raises(failure):
+        client.ask([str(number) for number in range(40)])
+    assert len(server.requests) < 20
+
+
+@pytest.mark.parametrize(
+    ("usage", "counts"),
+    [
+        ('{"prompt_tokens": null, "completion_tokens": 7}', (0, 7)),
+        ('{"prompt_tokens": 9}', (9, 0)),
+        ("null", (0, 0)),
+    ],
+)
+def test_tokens_that_are_not_counted_are_none(server: FakeChat, usage: str, counts: tuple[int, int]) -> None:
+    server.failures = [f'{{"choices": [{{"message": {{"content": "told"}}}}], "usage": {usage}}}']
+    client = chat(server)
+    assert client.ask(["hello"]) == ["told"]
+    assert (client.prompt_tokens, client.answer_tokens) == counts
+
+
+@pytest.mark.parametrize("usage", ["", ', "usage": null', ', "usage": {"prompt_tokens": null}'])
+def test_a_limit_of_the_cost_needs_a_server_that_counts(server: FakeChat, usage: str) -> None:
+    server.failures = [f'{{"choices": [{{"message": {{"content": "told"}}}}]{usage}}}'] * 9
+    with pytest.raises(InputError, match=r"key 'chat.most_cost': found 5, but http.* does not report the tokens"):
+        chat(server, most_cost=5, parallel=1).ask(["hello"])
+    assert chat(server).ask(["hello"]) == ["told"]  # it was paid
+    assert len(server.requests) == 1
+
+
 def test_the_first_process_asks_for_all(server: FakeChat, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tandemrec.llm.chat.process_rank", lambda: 1)
     monkeypatch.setattr("tandemrec.llm.chat.from_first", lambda own: [*own, "told"])
@@ -215,6 +267,13 @@ def test_waits_double_unless_the_server_says_when_to_come_back(server: FakeChat,
     server.failures = [500, 500, 429]
     chat(server, backoff=0.03).ask(["hello"])
     assert clock.slept == pytest.approx([0.03, 0.06, 0.2])
+
+
+@pytest.mark.parametrize("retry_after", ["²", "-3", "nan", "inf", "Wed, 21 Oct 2015 07:28:00 GMT", ""])
+def test_what_is_no_number_of_seconds_is_no_wait(server: FakeChat, clock: Clock, retry_after: str) -> None:
+    server.failures, server.retry_after = [429], retry_after
+    assert chat(server, backoff=0.03).ask(["hello"]) == ["HELLO"]
+    assert clock.slept == pytest.approx([0.03])
 
 
 def test_the_cost_has_a_limit(server: FakeChat) -> None:

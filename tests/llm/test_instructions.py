@@ -9,9 +9,11 @@ import polars as pl
 import pytest
 import torch
 
+from tandemrec.data.dataset import Dataset
 from tandemrec.data.origins import earlier
+from tandemrec.data.protocols import LeaveOneOut
 from tandemrec.data.ratings import Pairs
-from tandemrec.data.split import Split
+from tandemrec.data.split import Split, make_split
 from tandemrec.errors import InputError
 from tandemrec.llm.instructions import (
     InstructionsConfig,
@@ -102,6 +104,25 @@ def test_sampled_mixed_filtered_and_the_same_for_a_seed(split: Split) -> None:
     assert twice.height == twice.select("user").n_unique()
     with pytest.raises(InputError, match="gives no instruction of this task"):
         written(split, min_interactions=5)
+
+
+def test_a_task_that_the_data_do_not_have_may_be_left_out(split: Split) -> None:
+    counts: Any = {"like": 20, "rating": 20}  # of data without ratings
+    config = InstructionsConfig(source="random")
+    with pytest.raises(InputError, match=r"key 'instructions.rating': the training part gives no instruction"):
+        write_instructions([origin(split)], counts, config, PROMPT, 6, 3)
+    frame = write_instructions([origin(split)], counts, config, PROMPT, 6, 3, complete=False)
+    assert frame["task"].to_list() == ["like"] * 20
+    config = InstructionsConfig(min_interactions=50)
+    assert write_instructions([origin(split)], counts, config, PROMPT, 6, 3, complete=False).is_empty()
+
+
+def test_only_ratings_that_are_answers_must_be_a_scale(toy: Dataset) -> None:
+    rows = toy.interactions.with_columns(rating=pl.int_range(pl.len()).cast(pl.Float32))
+    fine = make_split(Dataset(rows, toy.items, toy.users, toy.clock, "finely rated toy"), LeaveOneOut())
+    assert written(fine).height > 0
+    with pytest.raises(InputError, match=r"column 'rating': found \d+ different ratings, expected a scale"):
+        write_instructions([origin(fine)], {"rating": 5}, InstructionsConfig(), PROMPT, 6, 3)
 
 
 def test_what_is_read_is_what_was_written(split: Split) -> None:

@@ -46,20 +46,22 @@ def scaled(utility_BK: FloatArray, scale: Scale, step: float) -> Utilities:
     """Utilities of each row on a scale; a candidate without one gets the lowest of its row.
 
     `rank`: −place · C, as eq. 6 has it for the conventional side; `minmax`: [0, 1]; `zscore`: mean 0, deviation 1;
-    `raw`: as they are. A row in which all are equal becomes 0 under `minmax` and `zscore`, one without any becomes 0
-    under all but `rank`.
+    `raw`: as they are. A row in which all are equal becomes 0 under `minmax` and `zscore`, one without any finite one
+    becomes 0 under all but `rank`. Infinite utilities, which no weight could scale, become the highest or the lowest
+    finite one of their row, but for `rank`.
     """
     if scale == "rank":
         return -places(utility_BK).astype(np.float64) * step
     values: Utilities = utility_BK.astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        lowest = np.where(np.isnan(values), np.inf, values).min(1, keepdims=True)
-    lowest = np.where(np.isfinite(lowest), lowest, 0.0)
-    values = np.where(np.isnan(values), lowest, values)
+    finite = np.isfinite(values)
+    some = finite.any(1, keepdims=True)
+    lowest = np.where(some, np.where(finite, values, np.inf).min(1, keepdims=True), 0.0)
+    highest = np.where(some, np.where(finite, values, -np.inf).max(1, keepdims=True), 0.0)
+    values = np.clip(np.where(np.isnan(values), lowest, values), lowest, highest)
     if scale == "raw":
         return values
     if scale == "minmax":
-        spread: Utilities = values.max(1, keepdims=True) - lowest
+        spread: Utilities = highest - lowest
         return _ratio(values - lowest, spread, spread > 0)
     deviation, centred = values.std(1, keepdims=True), values - values.mean(1, keepdims=True)
     return _ratio(centred, deviation, deviation > 1e-12)

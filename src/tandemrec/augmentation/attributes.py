@@ -22,7 +22,11 @@ Writer = Callable[[str, Sequence[str]], Sequence[str]]
 LONGEST = 60
 """Characters of a value; what is longer is talk."""
 
-NOTHING = re.compile(r"(?i)(unknown|none|n/?a|not (available|known|sure|applicable)|i (do not|don't) know)\b.*")
+NOTHING = re.compile(r"(?i)(unknown|none|n/a|not (available|known|sure|applicable)|i (do not|don't) know)\b.*|na\W*")
+"""Answers of who does not know; `na` alone is one, but names such as Na Hong-jin begin with it."""
+
+LIST_NUMBER = re.compile(r"\A\d{1,2}[.)]\s+")
+"""What the answers of a list begin with: "1. " or "1) "."""
 
 
 class AttributeConfig(Config):
@@ -146,7 +150,7 @@ def checked(written: str, attribute: AttributeConfig) -> str | None:
     if not text or len(text) > LONGEST or NOTHING.fullmatch(text):
         return None
     if attribute.kind == "number":
-        found = re.search(r"-?\d+(?:\.\d+)?", text.replace(",", ""))
+        found = re.search(r"-?\d+(?:\.\d+)?", LIST_NUMBER.sub("", text).replace(",", ""))
         value = None if found is None else float(found.group())
         low, high = attribute.low, attribute.high
         inside = value is not None and (low is None or value >= low) and (high is None or value <= high)

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import http.client
 import json
+import math
 import os
 import re
 import threading
@@ -154,11 +155,12 @@ class Chat:
         if new:
             self._open_file()
         with ThreadPoolExecutor(self.config.parallel) as pool:
-            waiting = [pool.submit(self._answer, key, prompt) for key, prompt in new.items()]
             try:
+                waiting = [pool.submit(self._answer, key, prompt) for key, prompt in new.items()]
                 for answered in waiting:
                     answered.result()
-            except InputError:
+            except BaseException:
+                # A Ctrl-C too: the pool would ask, and pay for, all that is left before it ends.
                 pool.shutdown(cancel_futures=True)
                 raise
         return [self._answers[key] for key in keys]
@@ -178,7 +180,8 @@ class Chat:
         try:
             text = str(reply["choices"][0]["message"]["content"] or "")
             usage = reply.get("usage") or {}
-            counts = int(usage.get("prompt_tokens", 0)), int(usage.get("completion_tokens", 0))
+            told = usage.get("prompt_tokens"), usage.get("completion_tokens")
+            counts = int(told[0] or 0), int(told[1] or 0)
         except (KeyError, IndexError, TypeError, AttributeError, ValueError):
             raise InputError(f"{self._url} does not answer as an OpenAI-compatible chat does") from None
         with self._lock:
@@ -188,6 +191,11 @@ class Chat:
             self.account.pay(self._price(*counts))
             self._answers[key] = text
             self._keep(key, text)
+        if config.most_cost is not None and told == (None, None):
+            raise InputError(
+                f"key 'chat.most_cost': found {config.most_cost:g}, but {self._url} does not report the tokens of its "
+                "answers ('usage'), so that no limit of the cost could act; set it to null or ask another server"
+            )
 
     def _patiently(self, body: dict[str, Any]) -> Any:
         """The reply of the first attempt that succeeds."""
@@ -215,10 +223,9 @@ class Chat:
             with urllib.request.urlopen(request, timeout=self.config.timeout) as response:
                 return json.loads(response.read())
         except urllib.error.HTTPError as error:
-            reason = " ".join(error.read().decode(errors="replace").split())[:300]
+            reason = _reason(error)
             if error.code in PASSING:
-                after = error.headers.get("Retry-After", "")
-                seconds = float(after) if after.replace(".", "", 1).isdigit() else 0.0
+                seconds = _seconds(error.headers.get("Retry-After", ""))
                 raise _PassingError(f"{error.code} {error.reason} {reason}".strip(), seconds) from None
             hint = f" (is ${self.config.key_variable} set?)" if error.code == http.HTTPStatus.UNAUTHORIZED else ""
             raise InputError(f"{self._url} refuses with {error.code} {error.reason}{hint}: {reason}") from None
@@ -282,6 +289,23 @@ class Chat:
                 self._answers.setdefault(row["key"], row["answer"])
             except (ValueError, KeyError, TypeError):
                 continue
+
+
+def _reason(error: urllib.error.HTTPError) -> str:
+    """What the server says of its failure; nothing where its words are cut short or do not come."""
+    try:
+        return " ".join(error.read().decode(errors="replace").split())[:300]
+    except (OSError, http.client.HTTPException):
+        return ""
+
+
+def _seconds(retry_after: str) -> float:
+    """The seconds that a `Retry-After` header names; 0 for anything else, such as a date."""
+    try:
+        seconds = float(retry_after)
+    except ValueError:
+        return 0.0
+    return seconds if 0 <= seconds < math.inf else 0.0
 
 
 class _PassingError(Exception):

@@ -133,6 +133,8 @@ def write_instructions(
     prompt: QuestionConfig,
     candidates: int,
     seed: int,
+    *,
+    complete: bool = True,
 ) -> pl.DataFrame:
     """Sampled, filtered and mixed instructions of all tasks.
 
@@ -143,6 +145,7 @@ def write_instructions(
         prompt: how many titles they show.
         candidates: of a listwise question.
         seed: of what is drawn.
+        complete: refuse data that have no instruction of a task; otherwise such a task is left out.
 
     Returns:
         One row an instruction: what it shows, its answer, and its whole text with all hints.
@@ -158,7 +161,7 @@ def write_instructions(
     chosen = []
     for stream, (task, most) in enumerate(counts.items()):
         rows = every.filter(pl.col("task") == task)
-        if most and not rows.height:
+        if complete and most and not rows.height:
             raise InputError(f"key 'instructions.{task}': the training part gives no instruction of this task")
         order = np.random.default_rng([seed, 1000 + stream]).permutation(rows.height)[:most]
         chosen.append(rows.select(pl.all().gather(np.sort(order))))
@@ -202,7 +205,8 @@ def _rows(
         drawn = _rated(origin, origin.base, known, prompt)
     else:
         drawn = _ranked(origin, origin.base, counts, config, prompt, candidates, known, rng)
-    titles, options = origin.split.dataset.titles, rating_options(known)
+    titles = origin.split.dataset.titles
+    options = rating_options(known) if counts.get("rating") else []
     scale = min(options, default=0.0), max(options, default=0.0)
     for user, question, item, hint, answer in drawn:
         text = head_text(question, titles, scale, prompt)

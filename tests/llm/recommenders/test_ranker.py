@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import polars as pl
 import pytest
 import torch
 
+from tandemrec.data.dataset import Dataset
 from tandemrec.data.examples import Examples
 from tandemrec.data.origins import earlier
-from tandemrec.data.split import Split
+from tandemrec.data.protocols import LeaveOneOut
+from tandemrec.data.split import Split, make_split
 from tandemrec.errors import InputError
 from tandemrec.llm import recommenders
 from tandemrec.llm.instructions import Origin, write_instructions
@@ -31,6 +34,7 @@ SETTINGS: dict[str, Any] = {
     "finetune": TUNED,
     "style": "like",
 }
+RATINGS = {"rating": 100}
 
 
 def config(**settings: Any) -> RankerConfig:
@@ -173,6 +177,75 @@ def test_refusals(split: Split, nano_folder: Path, yes: Ranker) -> None:
         Ranker(config(tuned="EASE"), base(split), base(split))
     with pytest.raises(ValueError, match="style 'rating' needs instructions of that task"):
         config(style="rating")
+
+
+def finely_rated(toy: Dataset) -> Split:
+    """Every rating is another one."""
+    rows = toy.interactions.with_columns(rating=pl.int_range(pl.len()).cast(pl.Float32))
+    return make_split(Dataset(rows, toy.items, toy.users, toy.clock, "finely rated toy"), LeaveOneOut())
+
+
+def test_ratings_need_no_scale_where_nobody_asks_for_them(toy: Dataset, nano_folder: Path, tmp_path: Path) -> None:
+    split = finely_rated(toy)
+    model = fitted(split, nano_folder, tmp_path, config(), base(split))
+    assert model.options == []
+    model.save(tmp_path / "ranker")
+    again, few = Ranker.load(tmp_path / "ranker", model.base), split.test.take(slice(0, 5))
+    np.testing.assert_array_equal(again.rank(few, 4).items, model.rank(few, 4).items)
+    for settings in (config(style="rating", finetune=None), config(instructions=SETTINGS["instructions"] | RATINGS)):
+        with pytest.raises(InputError, match=r"column 'rating': found \d+ different ratings, expected a scale"):
+            Ranker(settings, base(split), language_model=nano_folder).fit(split)
+
+
+def test_ratings_are_answers_where_they_are_asked_for_or_learned(
+    rated: Split, nano_folder: Path, tmp_path: Path
+) -> None:
+    settings = config(instructions=SETTINGS["instructions"] | RATINGS)
+    assert fitted(rated, nano_folder, tmp_path, settings, base(rated)).options == [1, 2, 3, 4, 5]
+    model = Ranker(config(style="rating", finetune=None), base(rated), language_model=nano_folder)
+    model.fit(rated)
+    assert np.isfinite(model.utilities(rated.test, against_random(rated))).all()
+
+
+@pytest.mark.parametrize("known", [0, 1])
+def test_ratings_that_are_asked_for_must_be_there(
+    toy: Dataset, nano_folder: Path, known: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Ranker, "_load", None)
+    some = pl.when(pl.int_range(pl.len()) < known * 400).then(pl.lit(3.0, pl.Float32))
+    data = Dataset(toy.interactions.with_columns(rating=some), toy.items, toy.users, toy.clock, "half rated toy")
+    split = make_split(data, LeaveOneOut())
+    model = Ranker(config(style="rating", finetune=None), base(split), language_model=nano_folder)
+    with pytest.raises(InputError, match="half rated toy, column 'rating': a system that asks for ratings needs one"):
+        model.fit(split)
+
+
+def test_a_base_that_reaches_no_validation_item(split: Split, nano_folder: Path, tmp_path: Path) -> None:
+    table, known = np.zeros((60, 24)), earlier(split, 0, 1, 2)
+    for user, targets in zip(known.test.user, known.test.target, strict=True):
+        table[user, targets] = 1
+    for user, targets in zip(split.valid.user, split.valid.target, strict=True):
+        table[user, targets] = -1
+    system = Fixed(table)
+    system.user_vectors = base(split).user_vectors
+    settings = config(instructions=SETTINGS["instructions"] | {"source": "base"})
+    sentence = "toy, validation part: none of its 60 examples .* where 'MF' reaches none of their items, raise candid"
+    with pytest.raises(InputError, match=sentence):
+        fitted(split, nano_folder, tmp_path, settings, system)
+    nobody = replace(split, valid=split.valid.take(slice(0, 0)))
+    with pytest.raises(InputError, match="toy, validation part: none of its 0 examples gives an instruction"):
+        fitted(nobody, nano_folder, tmp_path, config(), base(split))
+
+
+def test_a_task_without_validation_instructions_is_left_out(rated: Split, nano_folder: Path, tmp_path: Path) -> None:
+    first = rated.dataset.interactions.with_row_index().group_by("user").agg(pl.col("index").max() - 1)
+    place = pl.int_range(pl.len()).is_in(first["index"].implode())  # of the validation items
+    rows = rated.dataset.interactions.with_columns(rating=pl.when(~place).then("rating"))
+    data = rated.dataset
+    split = make_split(Dataset(rows, data.items, data.users, data.clock, "half rated toy"), LeaveOneOut())
+    settings = config(instructions=SETTINGS["instructions"] | RATINGS)
+    model = fitted(split, nano_folder, tmp_path, settings, base(split))
+    assert set(model._valid_instructions(split, model.base.user_vectors, 3)["task"]) == {"like"}
 
 
 def test_instructions_lose_the_hints_that_are_switched_off(yes: Ranker, tmp_path: Path) -> None:

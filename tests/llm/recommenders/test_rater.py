@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tandemrec.errors import InputError
 from tandemrec.evaluation.metrics import rmse
 from tandemrec.llm import recommenders
 from tandemrec.llm.instructions import Origin, write_instructions
+from tandemrec.llm.questions import tail_text
 from tandemrec.llm.reader import reader_of
 from tandemrec.llm.recommenders.base import PretrainedConfig
 from tandemrec.llm.recommenders.rater import Rater, RaterConfig
@@ -117,6 +119,41 @@ def test_what_cannot_be_read_is_the_bases_prediction(
     assert model._check(pairs)["unreadable_share"] == 0.5
 
 
+@pytest.mark.parametrize("reading", ["expected", "written"])
+def test_nothing_is_asked_about_an_item_that_is_not_known(
+    rater: Rater, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reading: str
+) -> None:
+    rater.save(tmp_path)
+    model = Rater.load(tmp_path, Mean())
+    model.config = model.config.model_copy(update={"reading": reading})
+    monkeypatch.setattr(Mean, "predict", lambda _, pairs: np.linspace(2.25, 2.75, len(pairs), dtype=np.float32))
+    pairs = Pairs(np.array([0, 4, -1, 4], np.int32), np.array([-1, 3, -1, -1], np.int32))
+    texts = list[str]()
+    for module in (recommenders.rater, recommenders.instructed):
+
+        def kept(task: Any, title: str, *rest: Any) -> str:
+            texts.append(title)
+            return tail_text(task, title, *rest)
+
+        monkeypatch.setattr(module, "tail_text", kept)
+    found = model.predict(pairs)
+    assert texts == [model.titles[3]]
+    np.testing.assert_array_equal(found[[0, 2, 3]], np.linspace(2.25, 2.75, 4, dtype=np.float32)[[0, 2, 3]])
+    assert 1 <= found[1] <= 5
+    nobody, before = model.predict(Pairs(np.array([4], np.int32), np.array([-1], np.int32))), model.tokens
+    assert nobody.tolist() == [2.25]
+    assert model.tokens == before
+
+
+def test_validation_without_instructions_is_refused_before_tuning(
+    rater: Rater, rated: Split, nano_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recommenders.instructed, "prepare", None)
+    model = Rater(rater.config, Mean(), language_model=nano_folder, instructions=rater.instructions)
+    with pytest.raises(InputError, match="rated toy, validation part: none of its 0 examples gives an instruction"):
+        model.fit(replace(rated, valid=rated.valid.take(slice(0, 0))))
+
+
 def test_written_ratings_are_foreseen(rater: Rater, rated: Split, nano_folder: Path) -> None:
     config = rater.config.model_copy(update={"reading": "written", "tuned": None})
     models = {"MF": BiasedMFConfig(), "Rater": config}
@@ -137,5 +174,5 @@ def test_an_unknown_neighbour_is_answered_with_models_of_ratings(rated: Split, n
 
 
 def test_data_without_ratings_are_refused(split: Split, nano_folder: Path) -> None:
-    with pytest.raises(InputError, match="a rater needs a rating in every row"):
+    with pytest.raises(InputError, match="column 'rating': a system that asks for ratings needs one in every row"):
         Rater(RaterConfig.model_validate(SETTINGS), Mean(), language_model=nano_folder).fit(split)

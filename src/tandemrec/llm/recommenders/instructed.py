@@ -120,6 +120,11 @@ class InstructedConfig(LanguageModelUser):
         tasks: dict[Task, int] = {"listwise": mine.listwise, "like": mine.like, "rating": mine.rating}
         return {task: most for task, most in tasks.items() if most}
 
+    @property
+    def asks_for_ratings(self) -> bool:
+        """Whether ratings are what is asked for."""
+        return True
+
     def neighbour_vectors(self, systems: dict[str, Any]) -> Tensor | None:
         """User vectors of the system that tells who is similar; None where nobody is shown.
 
@@ -147,7 +152,7 @@ class Instructed:
         systems: trained partners by name.
         titles: of all items.
         known: what the training part knows of the users.
-        options: the ratings that can be answers, ascending.
+        options: the ratings that can be answers, ascending; none where no question is about ratings.
         tokens: read and written by the language model since it was made or loaded.
         chat: the endpoint that is asked instead; None: there is none.
     """
@@ -209,27 +214,32 @@ class Instructed:
         """Learn who the users are, and tune the language model if it is to be.
 
         Raises:
-            InputError: if the instructions are missing, or a partner cannot give the hints.
+            InputError: if ratings are asked for and some are missing or there are too many different ones, the
+                instructions are missing, the validation part gives none, or a partner cannot give the hints.
         """
-        self.titles = split.dataset.titles
-        vectors_UD = self.config.neighbour_vectors(self.systems)
+        data, config = split.dataset, self.config
+        if config.asks_for_ratings and data.interactions["rating"].null_count():
+            raise InputError(f"{data.name}, column 'rating': a system that asks for ratings needs one in every row")
+        self.titles = data.titles
+        vectors_UD = config.neighbour_vectors(self.systems)
         self.known = KnownUsers.of(split, vectors_UD)
-        self.options = rating_options(self.known)
-        if self.config.remote:
+        if config.asks_for_ratings or (config.needs_instructions() and "rating" in config.counts()):
+            self.options = rating_options(self.known)
+        if config.remote:
             return FitReport()
         if self._lm is None:
-            self._lm = self._load(self.config.origin(self.folder))
-        if not self.config.needs_instructions():
+            self._lm = self._load(config.origin(self.folder))
+        if not config.needs_instructions():
             self.budget = self.budget or self.language_model.context // CUT_ANSWER
-            return FitReport(notes={"language_model": self.language_model.origin, "tuned": self.config.tuned})
-        finetune = self.config.finetune
+            return FitReport(notes={"language_model": self.language_model.origin, "tuned": config.tuned})
+        finetune = config.finetune
         assert finetune is not None
         if self.instructions is None:
             raise InputError("a ranker or rater learns from instructions, which must be written first")
+        valid = self._valid_instructions(split, vectors_UD, seed)
         self._lm = prepare(self.language_model, finetune, seed)
         frame = pl.read_parquet(self.instructions)
         self.budget = min(max(map(len, self._answers(frame))), self.language_model.context // CUT_ANSWER)
-        valid = self._valid_instructions(split, vectors_UD, seed)
         task = FineTuning(self.language_model, SFT(), finetune, self._prompted(frame), self._prompted(valid), seed)
         report = fine_tune(task, workspace)
         lm = self.language_model
@@ -315,11 +325,24 @@ class Instructed:
             self._lm = self._load(meta["base"], adapter=directory / "model")
 
     def _valid_instructions(self, split: Split, vectors_UD: Tensor | None, seed: int) -> pl.DataFrame:
-        """Questions about the validation items, with the hints of the partner itself."""
+        """Questions about the validation items, with the hints of the partner itself; a task may have none.
+
+        Raises:
+            InputError: if no task has any.
+        """
         config = self.config
         counts = {task: min(most, config.instructions.valid) for task, most in config.counts().items()}
         origin = Origin(split, split.valid, self.partner, vectors_UD)
-        return write_instructions([origin], counts, config.instructions, config.prompt, self.candidates, seed)
+        settings, prompt = config.instructions, config.prompt
+        frame = write_instructions([origin], counts, settings, prompt, self.candidates, seed, complete=False)
+        if frame.is_empty():
+            hint = f"; where '{config.base}' reaches none of their items, raise candidates" if self.candidates else ""
+            raise InputError(
+                f"{split.dataset.name}, validation part: none of its {len(split.valid):,} examples gives an "
+                "instruction, whose likelihood would choose the epoch; use a split that holds out more users, or lower "
+                f"instructions.min_interactions{hint}"
+            )
+        return frame
 
     def _prompted(self, frame: pl.DataFrame) -> Prompted:
         """Token ids of instructions; hints that are switched off are left out."""

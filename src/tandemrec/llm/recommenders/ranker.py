@@ -39,6 +39,11 @@ class RankerConfig(InstructedConfig):
     generation: GenerationConfig = GenerationConfig(beams=1)
     """How a ranking is written; greedy as in the paper."""
 
+    @property
+    def asks_for_ratings(self) -> bool:
+        """Where that is the style."""
+        return self.style == "rating"
+
     @model_validator(mode="after")
     def _chats_write_lists(self) -> Self:
         if self.remote and (self.style != "listwise" or self.finetune is not None or self.tuned is not None):

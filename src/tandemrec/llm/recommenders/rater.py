@@ -12,9 +12,8 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from tandemrec.data.examples import IntArray, ItemArray
-from tandemrec.data.ratings import Pairs, target_ratings
+from tandemrec.data.ratings import NOBODY, Pairs, target_ratings
 from tandemrec.data.split import Split
-from tandemrec.errors import InputError
 from tandemrec.llm.generate import GenerationConfig, generate
 from tandemrec.llm.instructions import RatingInstructionsConfig
 from tandemrec.llm.parsing import parse_rating
@@ -60,8 +59,6 @@ class Rater(Instructed, RatingPredictor):
         Raises:
             InputError: if the data have no ratings, the instructions are missing, or a partner cannot give the hints.
         """
-        if split.dataset.interactions["rating"].null_count():
-            raise InputError(f"{split.dataset.name}, column 'rating': a rater needs a rating in every row")
         report = self.tune(split, seed, workspace)
         asked, _ = target_ratings(split, split.valid.take(slice(0, self.config.checked)))
         if len(asked):
@@ -69,15 +66,25 @@ class Rater(Instructed, RatingPredictor):
         return report
 
     def predict(self, pairs: Pairs) -> FloatArray:
-        """Predicted ratings (B,), from the user's training ratings, the similar user's and the base's prediction."""
-        if self.config.reading == "written":
-            return self._written(pairs)[0]
-        hints = self.partner.predict(pairs).tolist()
+        """Predicted ratings (B,), from the user's training ratings, the similar user's and the base's prediction.
+
+        Of an unknown item there is nothing to say but the base's prediction.
+        """
+        found: FloatArray = self.partner.predict(pairs).astype(np.float32)
+        known = np.flatnonzero(pairs.item != NOBODY)
+        asked, hints = pairs.take(known), found[known]
+        found[known] = (
+            self._written(asked, hints)[0] if self.config.reading == "written" else self._judged(asked, hints)
+        )
+        return found
+
+    def _judged(self, pairs: Pairs, hints: FloatArray) -> FloatArray:
+        """Ratings (B,) by the probabilities of all of them; `hints` (B,) are the base's."""
         users, owner = np.unique(pairs.user, return_inverse=True)
         order = np.argsort(owner, kind="stable")
         bounds = np.searchsorted(owner[order], np.arange(len(users) + 1))
         rows = [order[start:stop] for start, stop in pairwise(bounds.tolist())]
-        asked = [[(int(pairs.item[row]), rating_text(hints[row])) for row in mine] for mine in rows]
+        asked = [[(int(pairs.item[row]), rating_text(float(hints[row]))) for row in mine] for mine in rows]
         found = np.empty(len(pairs), np.float32)
         options = np.array(self.options)
         for mine, probabilities in zip(rows, self.judge("rating", self._questions(users), asked), strict=True):
@@ -91,18 +98,21 @@ class Rater(Instructed, RatingPredictor):
         histories = [self.known.items(int(user), self.config.prompt.history)[0] for user in users]
         return [self.question("rating", int(user), history) for user, history in zip(users, histories, strict=True)]
 
-    def _written(self, pairs: Pairs) -> tuple[FloatArray, BoolArray]:
-        """Ratings (B,) as they are read in answers, else the base's; and for which answers the latter is so, (B,)."""
-        found: FloatArray = self.partner.predict(pairs).astype(np.float32)
+    def _written(self, pairs: Pairs, hints: FloatArray) -> tuple[FloatArray, BoolArray]:
+        """Ratings (B,) as they are read in answers, else the base's; and for which answers the latter is so, (B,).
+
+        `hints` (B,) are the base's.
+        """
         users, owner = np.unique(pairs.user, return_inverse=True)
         tails = [
             tail_text("rating", self.titles[int(item)], rating_text(hint), self.config.prompt)
-            for item, hint in zip(pairs.item, found.tolist(), strict=True)
+            for item, hint in zip(pairs.item, hints.tolist(), strict=True)
         ]
         low, high = min(self.options), max(self.options)
         answers = self._answers_to(self._questions(users), owner, tails)
         read = [parse_rating(answer, low, high) for answer in answers]
         unreadable = np.array([value is None for value in read], bool)
+        found = hints.copy()
         found[~unreadable] = [value for value in read if value is not None]
         return found, unreadable
 
@@ -125,7 +135,7 @@ class Rater(Instructed, RatingPredictor):
         started, before, users = time.monotonic(), self.tokens, len(np.unique(pairs.user))
         facts = {"users": float(users)}
         if self.config.reading == "written":
-            facts["unreadable_share"] = float(self._written(pairs)[1].mean())
+            facts["unreadable_share"] = float(self._written(pairs, self.partner.predict(pairs))[1].mean())
             facts |= self.paid()
         else:
             self.predict(pairs)
