@@ -33,6 +33,9 @@ def test_chooses_on_validation_and_answers_as_the_chosen(split: Split, tmp_path:
     assert best.chosen == max(figures, key=lambda name: figures[name]) == report.notes["chosen"]
     assert report.best_value == max(figures.values())
     assert torch.equal(best.scores(split.test), systems[best.chosen].scores(split.test))
+    assert best.rows_at_once(500) == systems["EASE"].rows_at_once(500)
+    systems["EASE"].rows_at_once = lambda n_items: 7  # type: ignore[method-assign]
+    assert best.rows_at_once(500) == 7
     best.save(tmp_path)
     again = Best.load(tmp_path, *systems.values())
     assert torch.equal(again.scores(split.test), best.scores(split.test))

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tandemrec import recommender
 from tandemrec.augmentation.in_context import InContext
 from tandemrec.augmentation.llm_cf import LLMCF, InContextNextItem, LLMCFConfig, LLMCFModule
 from tandemrec.augmentation.memory import Memory, standardised
@@ -26,6 +27,7 @@ from tandemrec.data.examples import Examples, Ragged
 from tandemrec.data.protocols import LeaveOneOut
 from tandemrec.data.split import Split, make_split
 from tandemrec.errors import InputError
+from tandemrec.recommender import score_blocks
 
 BRIEF = {"epochs": 3, "patience": None, "clip_norm": None, "checkpoint_seconds": 0}
 SASREC = {"model": "sasrec", "dim": 8, "max_length": 5, "blocks": 1, "training": BRIEF}
@@ -245,6 +247,30 @@ def test_answers_are_states_and_features_of_what_may_be_shown(shuffled: Split, t
             torch.testing.assert_close(found[b].double(), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("examples", "mix", "width"), [(2, 0.3, 14 * 7 * 8), (2, 0, 24), (32, 0.3, 14 * 97 * 8)])
+def test_what_an_answer_holds_bounds_a_block(
+    shuffled: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, examples: int, mix: float, width: int
+) -> None:
+    """Of a small catalogue: what the decoder reads for a question needs more room than its scores do."""
+    model, _ = untrained(shuffled, tmp_path, mix=mix, examples=examples)
+    assert model.rows_at_once(24) == 8_000_000 // width
+    assert model.rows_at_once(10**6) == 8
+    whole = list(score_blocks(model, shuffled.test))
+    monkeypatch.setattr(recommender, "BLOCK_SCORES", 3 * width)
+    parts = list(score_blocks(model, shuffled.test))
+    assert [len(block) for block, _ in whole] == [1, 11]
+    assert [len(block) for block, _ in parts] == [1, 3, 3, 3, 2]
+    together = [torch.cat([scores for _, scores in blocks]) for blocks in (whole, parts)]
+    torch.testing.assert_close(*together, atol=1e-6, rtol=1e-6)
+
+
+def test_a_large_memory_bounds_a_block_too(split: Split, tmp_path: Path) -> None:
+    model, _ = untrained(split, tmp_path, examples=2)
+    rng = np.random.default_rng(0)
+    model.fitted().memory = memory_of(np.arange(1000), np.ones(1000, np.int64), np.arange(1000) % 2, rng)
+    assert model.rows_at_once(24) == 8_000_000 // (3 * 1000)
+
+
 @given(st.integers(0, 3), st.integers(1, 7), st.integers(1, 7), st.integers(0, 2**16))
 @settings(max_examples=40)
 def test_no_answer_knows_the_same_users_later_life(user: int, met: int, told: int, seed: int) -> None:
@@ -355,7 +381,9 @@ def test_refusals(split: Split, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="must be written first"):
         LLMCF(config_with()).fit(split)
     few = thoughts_of(split, tmp_path / "few", 8)
-    with pytest.raises(InputError, match="4 thoughts of items where the item was chosen are too few for 5"):
+    with pytest.raises(
+        InputError, match=r"4 thoughts of items where the item was chosen are too few for 5.*'thoughts.least'"
+    ):
         LLMCF(config_with(examples=10), few).fit(split)
     with pytest.raises(ValueError, match="heads of an even size must divide dim 8, found 3 heads"):
         config_with(heads=3)

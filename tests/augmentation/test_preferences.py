@@ -120,6 +120,14 @@ def test_a_base_that_cannot_order_items_is_refused(split: Split) -> None:
         augment(split, PAIRS, judge, "judge", 1)
 
 
+def test_a_judge_that_knows_no_candidates_is_refused(split: Split) -> None:
+    class Lister(Recommender):
+        fit = rank = save = load = None  # type: ignore[assignment]
+
+    with pytest.raises(InputError, match=r"^key 'by': 'judge' cannot be asked about given candidates"):
+        augment(split, PAIRS, Lister(), "judge", 1)  # type: ignore[abstract]
+
+
 def test_insertion_into_histories(split: Split) -> None:
     frame = augment(split, INSERTIONS, Fixed(TABLE), "judge", 1)
     longer = inserted(split, frame)

@@ -16,7 +16,7 @@ from tandemrec.augmentation.thoughts import (
     by_chat,
     by_language_model,
     draw_questions,
-    encoder,
+    sure_examples,
     think,
     thoughts_summary,
     write_thoughts,
@@ -105,8 +105,49 @@ def test_the_best_thought_of_a_question_is_kept(split: Split) -> None:
     assert torch.equal(vectors["thoughts"], encode(frame["text"].to_list()))
     assert torch.equal(vectors["titles"], encode(titles))
     assert thoughts_summary(frame)["chosen"] == 10
-    high = ThoughtsConfig(questions=20, least=float(frame["score"].max()))  # type: ignore[arg-type]
-    assert 0 < write_thoughts(split, high, write, encode, 3)[0].height < 20
+
+
+def test_thoughts_below_the_least_score_are_left_out(split: Split) -> None:
+    def write(asked: Sequence[str]) -> list[list[str]]:
+        return [["The user chooses an item." if n % 4 < 2 else "item item item item"] for n in range(len(asked))]
+
+    frame, _ = write_thoughts(split, ThoughtsConfig(questions=20), write, encode, 3)
+    high, _ = write_thoughts(split, ThoughtsConfig(questions=20, least=0.6), write, encode, 3)
+    assert 0 < high.height < frame.height == 20
+    assert high.equals(frame.filter(pl.col("score") >= 0.6))
+
+
+def test_too_few_usable_thoughts_are_refused_with_the_reason(split: Split) -> None:
+    def answers(*several: str) -> Callable[[Sequence[str]], list[list[str]]]:
+        return lambda asked: [[several[n % len(several)]] for n in range(len(asked))]
+
+    good = "The user chooses item number 3."
+    asked, strict = ThoughtsConfig(questions=40), ThoughtsConfig(questions=40, least=0.99)
+    with pytest.raises(
+        InputError, match=r"answers to 40 questions 40 have fewer than 10 characters and 0 score .* the 0 others"
+    ):
+        write_thoughts(split, asked, answers(" ", "", "    no     "), encode, 3)
+    with pytest.raises(
+        InputError, match=r"40 questions 20 have fewer .* and 20 score below 'thoughts.least' \(0.99\); the 0 others"
+    ):
+        write_thoughts(split, strict, answers("", good), encode, 3)
+    # Every other question is about an item that was chosen: only the other decision has examples.
+    with pytest.raises(InputError, match=r"20 have fewer than 10 characters and 0 score .* the 20 others are too few"):
+        write_thoughts(split, asked, answers(good, "no"), encode, 3)
+    assert write_thoughts(split, asked, answers(good, good, "no"), encode, 3)[0].height == 27
+
+
+def test_nothing_is_stored_of_too_few_thoughts(split: Split, nano_folder: Path, tmp_path: Path) -> None:
+    strict = ThoughtsConfig(questions=8, samples=1, max_new_tokens=4, least=1)
+    with pytest.raises(InputError, match="of the best answers to 8 questions"):
+        think(split, strict, LanguageModel.load(str(nano_folder)), None, tmp_path, seed=5)
+    assert not list(tmp_path.iterdir())
+
+
+def test_examples_that_a_user_is_sure_to_find() -> None:
+    user, label = np.array([1, 1, 2, 3, 3, 3]), np.array([1, 1, 1, 0, 0, 0])
+    assert sure_examples(user, label) == (0, 1)
+    assert sure_examples(user[:0], label[:0]) == (0, 0)
 
 
 def test_a_language_model_writes_and_goes_on_after_a_kill(
@@ -133,9 +174,9 @@ def test_long_prompts_and_texts_are_cut_to_the_context(nano_folder: Path) -> Non
     config = ThoughtsConfig(samples=1, max_new_tokens=8)
     short, long = "Star 1 then Robot 2", "Ocean 3 " * 200 + "Star 1 then Robot 2"
     assert len(by_language_model(lm, config, 1, None)([short, long])) == 2
-    vectors = encoder(lm)([short, long])
+    vectors = lm.encode([short, long])
     torch.testing.assert_close(vectors[0], lm.encode([short])[0])
-    assert torch.isfinite(vectors).all()
+    torch.testing.assert_close(vectors[1], lm.encode([long[: len(long) // 2]])[0])
 
 
 def test_a_chat_endpoint_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,15 @@
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from tandemrec.errors import InputError
 from tandemrec.experiment.bundled import read_recipe, recipe_names
-from tandemrec.experiment.recipe import load_recipe
+from tandemrec.experiment.recipe import Recipe, load_recipe
+from tests.experiment.test_models import ASKED, RANKING, RATING
 
 GOOD = {
     "name": "good",
@@ -122,3 +124,98 @@ def test_what_is_no_recipe_is_named(tmp_path: Path) -> None:
 def test_a_resolved_recipe_reads_back_as_itself() -> None:
     recipe = load_recipe("sample")
     assert load_recipe(yaml.safe_load(yaml.safe_dump(recipe.model_dump(mode="json")))) == recipe
+
+
+STUDENT = RANKING["Student"] | {"embedding_weight": 0.3}
+TO_TARGET = RANKING["Student"] | {"ranking": {"distance": "target"}}
+RANKER, RATER = RANKING["Ranker"], RATING["Rater"]
+NOBODY = ASKED["prompt"] | {"similar_user": False}
+WRITTEN = RANKER | {"chat": {"url": "http://localhost:1", "model": "m"}, "style": "listwise"}
+CHAT = RATER | {"chat": WRITTEN["chat"], "reading": "written"}
+TUNED = RANKER | {"finetune": {}, "instructions": {"like": 40, "source": "random"}, "prompt": NOBODY}
+
+
+def with_new(model: dict[str, Any], among: dict[str, dict[str, Any]] = RANKING, **others: dict[str, Any]) -> Recipe:
+    """A recipe of systems of every kind, and one more."""
+    models = among | others | {"New": model}
+    return load_recipe({"name": "new", "split": {"protocol": "leave-one-out"}, "models": models})
+
+
+@pytest.mark.parametrize(
+    ("model", "lack"),
+    [
+        (STUDENT, r"key 'teacher': 'EASE' \(ease\) has no vectors of items to distil; name a system in 'vectors'"),
+        (STUDENT | {"teacher": "TIGER"}, r"key 'teacher': 'TIGER' \(tiger\) has no vectors of items"),
+        (STUDENT | {"vectors": "Popularity"}, r"key 'vectors': 'Popularity' \(popularity\) has no vectors of items"),
+        (STUDENT | {"vectors": "Best"}, r"key 'vectors': 'Best' \(best\) has no vectors of items"),
+        (TO_TARGET | {"teacher": "TIGER"}, r"key 'ranking.distance': 'TIGER' \(tiger\) scores no items.*use 'listed'"),
+        (TO_TARGET | {"teacher": "Ranker"}, r"key 'ranking.distance': 'Ranker' \(ranker\) scores no items"),
+        (RANKING["LLaRA"] | {"vectors": "EASE"}, r"key 'vectors': 'EASE' \(ease\) has no vectors of items"),
+        (
+            RANKING["LLM-CF"] | {"examples": 32, "thoughts": {"questions": 33}},
+            "at least 34 thoughts.questions, found 33",
+        ),
+        (
+            RANKING["Aggregate"] | {"llm": ["EASE", "TIGER"]},
+            r"key 'llm': 'TIGER' \(tiger\) cannot be asked about given",
+        ),
+        (RANKING["MF+DA"] | {"by": "TIGER"}, r"key 'by': 'TIGER' \(tiger\) cannot be asked about given candidates"),
+        (
+            RANKING["MF+DA"] | {"by": "Lists"},
+            r"key 'by': 'TIGER' \(tiger\) is the base under 'Lists' and cannot order given items",
+        ),
+        (RANKER | {"base": "EASE"}, r"key 'similar': 'EASE' \(ease\) has no vectors of users; .* \(MF, LightGCN\)"),
+        (RANKER | {"similar": "SASRec"}, r"key 'similar': 'SASRec' \(sasrec\) has no vectors of users"),
+        (RANKER | {"base": "SASRec+DA"}, r"key 'similar': 'SASRec\+DA' \(augmented\) has no vectors of users"),
+        (WRITTEN | {"base": "Caser without users"}, r"key 'similar': 'Caser without users' \(caser\) has no vectors"),
+        (TUNED | {"base": "TIGER"}, r"key 'instructions.source': 'TIGER' \(tiger\) does not score the whole catalogue"),
+        (RANKING["Best"] | {"among": ["MF", "Ranker"]}, r"key 'among': 'Ranker' \(ranker\) does not score the whole"),
+        (RANKING["Injection"] | {"base": "TIGER"}, r"key 'base': 'TIGER' \(tiger\) does not score the whole catalogue"),
+        (
+            RANKING["Injection"] | {"prior": "TIGER"},
+            r"key 'prior': 'TIGER' \(tiger\) does not score the whole catalogue",
+        ),
+    ],
+)
+def test_partners_that_cannot_serve_are_refused_before_any_work(model: dict[str, Any], lack: str) -> None:
+    lists = RANKER | {"base": "TIGER", "prompt": NOBODY}
+    with pytest.raises(InputError, match=lack) as error:
+        with_new(model, Lists=lists)
+    assert "New" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "lack"),
+    [
+        (
+            RATER | {"base": "Biases"},
+            r"key 'similar': 'Biases' \(biases\) has no vectors of users; .* \(Biased MF, FM\)",
+        ),
+        (RATER | {"similar": "Aggregate"}, r"key 'similar': 'Aggregate' \(aggregate-ratings\) has no vectors of users"),
+        (RATING["FM+DA"] | {"by": "fm"}, r"key 'by': 'fm' \(fm\) has no language model; name a rater that has"),
+        (RATING["FM+DA"] | {"by": "Chat"}, r"key 'by': 'Chat' \(rater\) has no language model"),
+    ],
+)
+def test_raters_partners_that_cannot_serve_are_refused_before_any_work(model: dict[str, Any], lack: str) -> None:
+    with pytest.raises(InputError, match=f"'New', {lack}"):
+        with_new(model, RATING, Chat=CHAT)
+
+
+def test_what_is_not_asked_of_partners_is_not_demanded() -> None:
+    for model in (
+        STUDENT | {"vectors": "MF+DA"},
+        STUDENT | {"teacher": "TIGER", "vectors": "BIGRec"},
+        STUDENT | {"teacher": "TIGER", "vectors": "LLM-CF", "ranking": {"weight": 0, "distance": "target"}},
+        TO_TARGET | {"teacher": "Best"},
+        RANKING["LLM-CF"] | {"examples": 32, "thoughts": {"questions": 34}},
+        RANKING["Aggregate"] | {"base": "TIGER", "llm": "Ranker"},
+        RANKING["MF+DA"] | {"by": "Aggregate"},
+        RANKER | {"base": "EASE", "similar": "MF+DA"},
+        RANKER | {"base": "Caser"},
+        RANKER | {"base": "SASRec", "prompt": NOBODY},
+        RANKER | {"base": "TIGER", "prompt": NOBODY, "instructions": {"like": 40, "source": "random"}},
+    ):
+        assert "New" in with_new(model).models
+    for model in (RATER | {"base": "Biases", "similar": "FM+DA"}, RATER | {"base": "nfm"}):
+        assert "New" in with_new(model, RATING).models

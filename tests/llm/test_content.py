@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from tandemrec.data.dataset import Dataset
 from tandemrec.errors import InputError
@@ -71,6 +72,56 @@ def test_a_sparse_decomposition_keeps_what_a_dense_one_does(shop: Dataset, monke
 def test_texts_without_common_words_are_refused(shop: Dataset) -> None:
     with pytest.raises(InputError, match="tf-idf needs words that 9 items share"):
         content_vectors(shop, TfIdfConfig(columns=(), min_items=9))
+
+
+@pytest.mark.parametrize(
+    ("titles", "cosines"),
+    [
+        (["Red", "red", "Blue", "red green"], [1, 1, 0, 1]),  # one word that is shared, and a text without it
+        (["Red robot"] * 4, [1, 1, 1, 1]),  # one text
+    ],
+)
+def test_small_catalogues_have_content_vectors_too(titles: list[str], cosines: list[float]) -> None:
+    events = pl.DataFrame({"user_id": [0] * 4, "item_id": range(4), "timestamp": range(4)})
+    tiny = Dataset.from_frames(events, pl.DataFrame({"item_id": range(4), "title": titles}))
+    found = content_vectors(tiny, TfIdfConfig())
+    torch.testing.assert_close(found @ found[0], torch.tensor(cosines, dtype=torch.float32), atol=1e-6, rtol=0)
+
+
+def test_texts_longer_than_the_context_are_cut(shop: Dataset, tiny: Callable[[str], str]) -> None:
+    """GPT-2 has learned positions and fails behind its last one."""
+    folder, novel = tiny("gpt2"), "Red dragon and blue robot " * 40
+    long = Dataset(shop.interactions, shop.items.with_columns(tags=pl.lit(novel)), shop.users, shop.clock, "long")
+    lm = LanguageModel.load(folder)
+    texts = item_texts(long)
+    kept = lm.tokenize(texts)[2][: lm.context - len(lm.bos)]
+    assert len(lm.tokenize(texts)[2]) > lm.context > len(kept) > 100
+    with torch.no_grad():
+        hidden = lm.model.base_model(input_ids=torch.tensor([lm.bos + kept])).last_hidden_state[0]
+    found = content_vectors(long, LanguageModelVectorsConfig(path=folder))
+    torch.testing.assert_close(found[2], hidden[-1], atol=1e-5, rtol=1e-4)
+    ids = lm.tokenizer(texts[2], return_tensors="pt")["input_ids"][:, : lm.context]
+    with torch.no_grad():
+        mean = lm.model.base_model(input_ids=ids).last_hidden_state[0].mean(0)
+    found = content_vectors(long, SentenceEncoderConfig(path=folder, max_tokens=1000))
+    torch.testing.assert_close(found[2], mean, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "spare"), [("bert", 0), ("roberta", 2)])
+def test_an_encoder_reads_as_many_tokens_as_it_has_positions_for(
+    tiny: Callable[[str], str], tmp_path: Path, kind: str, spare: int
+) -> None:
+    """RoBERTa's positions begin behind that of the padding."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny("gpt2"))
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = AutoConfig.for_model(kind, vocab_size=len(tokenizer), max_position_embeddings=20, pad_token_id=1, **sizes)
+    torch.manual_seed(3)
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    text = "Red dragon and blue robot " * 20
+    cut = mean_pooled([text], str(tmp_path), 20 - spare)
+    torch.testing.assert_close(mean_pooled([text], str(tmp_path), 256), cut)
+    assert not torch.allclose(mean_pooled([text], str(tmp_path), 20 - spare - 1), cut)
 
 
 def test_a_language_model_reads_every_text(shop: Dataset, tiny: Callable[[str], str]) -> None:

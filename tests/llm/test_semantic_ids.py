@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from hypothesis import given
@@ -134,6 +135,15 @@ def test_as_many_codes_as_items_leave_nothing(toy: Dataset, tmp_path: Path) -> N
     report = build_semantic_ids(toy, config, tmp_path, seed=0)
     assert report.notes["reconstruction_error"] < 1e-6
     assert report.notes["collision_rate"] == 0
+
+
+@pytest.mark.parametrize("quantiser", QUANTISERS)
+def test_items_of_one_text_collide_and_leave_nothing(toy: Dataset, quantiser: dict[str, Any], tmp_path: Path) -> None:
+    items = toy.items.select("item_id", title=pl.lit("two words"))
+    same = Dataset(toy.interactions, items, toy.users, toy.clock, toy.name)
+    report = build_semantic_ids(same, SemanticIdsConfig.model_validate({"quantiser": quantiser}), tmp_path, seed=0)
+    assert (report.notes["reconstruction_error"], report.notes["collision_rate"]) == (0, 1)
+    assert len({tuple(row) for row in SemanticIds.load(tmp_path)[0].digits_IL.tolist()}) == len(toy.titles)
 
 
 def test_a_folder_without_ids_is_refused(tmp_path: Path) -> None:

@@ -61,6 +61,10 @@ class Best(Scorer):
             raise RuntimeError("Best must be fitted or loaded first")
         return self.systems[self.chosen].scores(examples)
 
+    def rows_at_once(self, n_items: int) -> int:
+        """As the system that needs the most room, which may be the chosen one."""
+        return min(system.rows_at_once(n_items) for system in self.systems.values())
+
     def save(self, directory: Path) -> None:
         """`config.json` and the choice; the systems are saved by themselves."""
         self.config.write(directory)

@@ -15,8 +15,15 @@ Utilities = NDArray[np.float64]
 Scale = Literal["rank", "minmax", "zscore", "raw"]
 
 
-def opinions(system: Recommender, name: str, examples: Examples, items_BK: ItemArray) -> FloatArray:
+def opinions(system: Recommender, name: str, examples: Examples, items_BK: ItemArray, key: str = "llm") -> FloatArray:
     """What a system thinks of K candidates of every example: its utilities, or its scores; (B, K), NaN for no opinion.
+
+    Args:
+        system: who is asked.
+        name: what it is called.
+        examples: B questions.
+        items_BK: the candidates, `NO_ITEM` where a row has fewer.
+        key: of the config that names it, for messages.
 
     Raises:
         InputError: if it gives neither.
@@ -24,7 +31,7 @@ def opinions(system: Recommender, name: str, examples: Examples, items_BK: ItemA
     if isinstance(system, Reranker):
         return system.utilities(examples, items_BK)
     if not isinstance(system, Scorer):
-        raise InputError(f"key 'llm': '{name}' cannot be asked about given candidates; a ranker or a scorer can")
+        raise InputError(f"key '{key}': '{name}' cannot be asked about given candidates; a ranker or a scorer can")
     found, at = np.full(items_BK.shape, np.nan, np.float32), 0
     for block in examples.blocks(system.rows_at_once(max(1, int(items_BK.max(initial=0)) + 1))):
         scores_BI, place = system.scores(block).float().cpu().numpy(), slice(at, at + len(block))

@@ -28,6 +28,9 @@ from tandemrec.llm.recommenders.base import LanguageModelUser, PretrainedConfig
 from tandemrec.recommender import FitReport
 from tandemrec.training import TrainingConfig
 
+STATES_AT_ONCE, SIMILARITIES_AT_ONCE = 14, 3
+"""Vectors for a token that the decoder reads and numbers for an example of the memory that exist at once, measured."""
+
 AUTHORS_BACKBONE = SASRecConfig(
     loss="sampled-softmax",
     negatives=128,
@@ -81,6 +84,16 @@ class LLMCFConfig(LanguageModelUser):
         """
         dtype = self.lm.dtype if isinstance(self.lm, PretrainedConfig) else "auto"
         return LanguageModel.load(self.origin(built), dtype=dtype)
+
+    @model_validator(mode="after")
+    def _questions_suffice(self) -> Self:
+        # Half of them are of each kind, and the users that they are of may not see their own.
+        if self.thoughts.questions // 2 <= self.examples // 2:
+            raise ValueError(
+                f"{self.examples} in-context examples need at least {self.examples + 2} thoughts.questions, found "
+                f"{self.thoughts.questions}: a user who asks may see none of their own"
+            )
+        return self
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
@@ -187,6 +200,14 @@ class LLMCF(SequenceModel[LLMCFConfig, LLMCFModule]):
         prefix = "memory."
         self.memory = Memory({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         return self.make_module(len(tensors["backbone.item.weight"]), 0)
+
+    def rows_at_once(self, n_items: int) -> int:
+        """As few as what the decoder reads for a question, or its similarities to all examples, leave room for."""
+        if not self.config.mix:
+            return super().rows_at_once(n_items)
+        read = STATES_AT_ONCE * (3 * self.config.examples + 1) * self.settings.dim
+        compared = SIMILARITIES_AT_ONCE * len(self.fitted().memory.user_M)
+        return super().rows_at_once(max(n_items, read, compared))
 
     def make_task(self, module: LLMCFModule, split: Split, seed: int) -> NextItem:
         """The backbone's loss over augmented user vectors."""

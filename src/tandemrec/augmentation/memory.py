@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tandemrec.augmentation.thoughts import THOUGHTS, VECTORS
+from tandemrec.augmentation.thoughts import THOUGHTS, VECTORS, sure_examples
 from tandemrec.data.examples import Ragged
 from tandemrec.errors import InputError
 
@@ -67,13 +67,14 @@ class Memory(nn.Module):
         Raises:
             InputError: if a user's own examples could leave fewer.
         """
+        sure = sure_examples(self.user_M.cpu().numpy(), self.label_M.cpu().numpy())
         for label, word in ((1, "was chosen"), (0, "was not chosen")):
-            users = self.user_M[self.label_M == label]
-            most = int(users.bincount().max()) if len(users) else 0
-            if len(users) - most < each:
+            found = int((self.label_M == label).sum())
+            if sure[label] < each:
                 raise InputError(
-                    f"{len(users)} thoughts of items where the item {word} are too few for {each} in-context examples "
-                    f"of the kind (one user has {most} of them); raise 'thoughts.questions'"
+                    f"{found} thoughts of items where the item {word} are too few for {each} in-context examples of "
+                    f"the kind (one user has {found - sure[label]} of them); raise 'thoughts.questions', lower "
+                    "'thoughts.least' or show fewer 'examples'"
                 )
 
     def mean_titles(self, histories: Ragged) -> Tensor:

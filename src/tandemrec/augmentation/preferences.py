@@ -86,7 +86,7 @@ def augment(split: Split, config: AugmentationConfig, judge: Recommender, name: 
     items_BK = draw_unmet([history], split.n_items, config.offered, rng, wanted)
     if isinstance(judge, Reranker):
         items_BK = _in_order_of(judge.base, name, examples, items_BK)
-    utility_BK = opinions(judge, name, examples, items_BK)
+    utility_BK = opinions(judge, name, examples, items_BK, key="by")
     readable = np.flatnonzero(~np.isnan(utility_BK).all(1))
     best = np.nanargmax(utility_BK[readable], axis=1)
     items_BK = items_BK[readable]
@@ -144,5 +144,5 @@ def _in_order_of(base: Recommender, name: str, examples: Examples, items_BK: Ite
             f"key 'by': '{name}' is asked about items in the order of its base, but a {type(base).__name__} cannot "
             "order given items; name a ranker over a system that scores"
         )
-    order_BK = np.argsort(places(opinions(base, name, examples, items_BK)), axis=1)
+    order_BK = np.argsort(places(opinions(base, name, examples, items_BK, key="by")), axis=1)
     return np.take_along_axis(items_BK, order_BK, 1)

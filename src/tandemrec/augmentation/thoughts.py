@@ -14,7 +14,7 @@ from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tandemrec.augmentation.thought_scores import DECISIONS, PARTS, Encode, score_thoughts
+from tandemrec.augmentation.thought_scores import DECISIONS, PARTS, SHORTEST, Encode, score_thoughts
 from tandemrec.conventional.negatives import NegativeSampler
 from tandemrec.data.examples import IntArray, ItemArray, Ragged
 from tandemrec.data.split import Split
@@ -122,7 +122,8 @@ def write_thoughts(
         of all titles.
 
     Raises:
-        InputError: if there are fewer than eight training examples.
+        InputError: if there are fewer than eight training examples, or too few thoughts are usable for one in-context
+            example of either label.
     """
     asked = draw_questions(split, config.questions, seed)
     titles = split.dataset.titles
@@ -139,6 +140,14 @@ def write_thoughts(
     best = _best(scored["score"].to_numpy(), of)
     kept = best[(scored["score"].to_numpy()[best] > 0) & (scored["score"].to_numpy()[best] >= config.least)]
     row = of[kept]
+    if min(sure_examples(asked.user[row], asked.label[row])) < 1:
+        long = sum(len(texts[i]) >= SHORTEST for i in best)
+        raise InputError(
+            f"of the best answers to {len(asked):,} questions {len(asked) - long:,} have fewer than {SHORTEST} "
+            f"characters and {long - len(kept):,} score below 'thoughts.least' ({config.least:g}); the {len(kept):,} "
+            "others are too few to show examples of both decisions; let a language model answer that explains more, "
+            "lower 'thoughts.least' or raise 'thoughts.questions'"
+        )
     frame = pl.DataFrame(
         {
             "user": asked.user[row],
@@ -151,6 +160,13 @@ def write_thoughts(
         }
     ).hstack(scored[kept.tolist()].select("score", *PARTS))
     return frame, {"thoughts": torch.from_numpy(vectors[kept]), "titles": title_vectors(titles, encode).float().cpu()}
+
+
+def sure_examples(user_M: IntArray, label_M: IntArray) -> tuple[int, int]:
+    """Examples of label 0, and of label 1, that are left to a user who may see none of their own, whoever asks."""
+    users = [user_M[label_M == label] for label in (0, 1)]
+    against, chosen = (len(some) - int(np.bincount(some).max(initial=0)) for some in users)
+    return against, chosen
 
 
 def think(
@@ -175,7 +191,7 @@ def think(
         workspace: keeps what was written, so that a killed call goes on.
     """
     write = by_language_model(lm, config, seed, workspace) if chat is None else by_chat(chat)
-    frame, vectors = write_thoughts(split, config, write, encoder(lm), seed)
+    frame, vectors = write_thoughts(split, config, write, lm.encode, seed)
     frame.write_parquet(folder / THOUGHTS)
     save_file({name: value.contiguous() for name, value in vectors.items()}, folder / VECTORS)
     return frame
@@ -214,21 +230,6 @@ def by_language_model(lm: LanguageModel, config: ThoughtsConfig, seed: int, work
         return [[beam.text for beam in several] for several in drawn]
 
     return write
-
-
-def encoder(lm: LanguageModel) -> Encode:
-    """The language model's vectors of texts, of which only what fits into its context is read."""
-
-    def encode(texts: Sequence[str]) -> Tensor:
-        room = lm.context - len(lm.bos)
-        ids = lm.tokenize(texts)
-        cut = [
-            lm.tokenizer.decode(row[: room - 1]) if len(row) > room else text
-            for text, row in zip(texts, ids, strict=True)
-        ]
-        return lm.encode(cut)
-
-    return encode
 
 
 def thoughts_summary(frame: pl.DataFrame) -> dict[str, Any]:

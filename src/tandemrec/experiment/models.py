@@ -23,14 +23,18 @@ from tandemrec.conventional.direct.itemknn import ItemKNN, ItemKNNConfig
 from tandemrec.conventional.direct.lightgcn import LightGCN, LightGCNConfig
 from tandemrec.conventional.direct.mf import MF, MFConfig
 from tandemrec.conventional.direct.mixgcf import MixGCF, MixGCFConfig
+from tandemrec.conventional.direct.pairwise import PairwiseModel
 from tandemrec.conventional.direct.sgl import SGL, SGLConfig
 from tandemrec.conventional.popularity import Popularity, PopularityConfig
+from tandemrec.conventional.rating.mf import BiasedMF
+from tandemrec.conventional.rating.predictor import InteractionPredictor
 from tandemrec.conventional.sequential.bert4rec import BERT4Rec, BERT4RecConfig
 from tandemrec.conventional.sequential.caser import Caser, CaserConfig
 from tandemrec.conventional.sequential.cl4srec import CL4SRec, CL4SRecConfig
 from tandemrec.conventional.sequential.dcrec import DCRec, DCRecConfig
 from tandemrec.conventional.sequential.dros import DROS, DROSConfig
 from tandemrec.conventional.sequential.gru4rec import GRU4Rec, GRU4RecConfig
+from tandemrec.conventional.sequential.model import SequenceModel
 from tandemrec.conventional.sequential.sasrec import SASRec, SASRecConfig
 from tandemrec.experiment.files import hash_folder
 from tandemrec.experiment.rating_models import RATING, RatingModelConfig
@@ -42,7 +46,7 @@ from tandemrec.llm.recommenders.ranker import Ranker, RankerConfig
 from tandemrec.llm.recommenders.rater import Rater, RaterConfig
 from tandemrec.llm.recommenders.tiger import TIGER, TIGERConfig
 from tandemrec.llm.recommenders.writer import TitleWriter, WriterConfig
-from tandemrec.recommender import Config, RatingPredictor, Recommender
+from tandemrec.recommender import Config, RatingPredictor, Recommender, Reranker, Scorer
 
 ModelConfig = Annotated[
     PopularityConfig
@@ -115,16 +119,31 @@ RATING_SYSTEMS: tuple[type[Config], ...] = (*RATING, AugmentedRatingsConfig, Rat
 WRITERS: dict[type[Config], type[TitleWriter]] = {BIGRecConfig: BIGRec, LLaRAConfig: LLaRA}
 """Config class → recommender, of those that write titles."""
 
-ENHANCED: dict[type[Config], Callable[[Path], System]] = {
-    AugmentedConfig: Augmented.load,
-    AugmentedRatingsConfig: AugmentedRatings.load,
-    DLLM2RecConfig: DLLM2Rec.load,
-    LLMCFConfig: LLMCF.load,
+ENHANCED: dict[type[Config], type[System]] = {
+    AugmentedConfig: Augmented,
+    AugmentedRatingsConfig: AugmentedRatings,
+    DLLM2RecConfig: DLLM2Rec,
+    LLMCFConfig: LLMCF,
 }
-"""Config class → how its system is read, of conventional ones that learn from what others made for them."""
+"""Config class → system, of conventional ones that learn from what others made for them."""
 
 INSTRUCTED: dict[type[Config], type[Ranker] | type[Rater]] = {RankerConfig: Ranker, RaterConfig: Rater}
 """Config class → system, of those that ask a language model about candidates."""
+
+SYSTEMS: dict[type[Config], Any] = {
+    **{kind: made for kind, (made, *_) in (CONVENTIONAL | RATING | OVERLAYS).items()},
+    **WRITERS,
+    **ENHANCED,
+    **INSTRUCTED,
+    TIGERConfig: TIGER,
+}
+"""Config class → class of its system."""
+
+WITH_ITEM_VECTORS = (ALS, PairwiseModel, SequenceModel, TitleWriter, DLLM2Rec, Augmented)
+"""Classes of systems that have `item_vectors` once they are trained."""
+
+WITH_USER_VECTORS = (ALS, PairwiseModel, BiasedMF, InteractionPredictor, AugmentedRatings)
+"""Classes of systems that have `user_vectors` once they are trained; others have them by their config alone."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +216,7 @@ def load_recommender(config: Config, directory: Path, partners: Callable[[str], 
     if type(config) in OVERLAYS:
         return OVERLAYS[type(config)][1](directory, *map(partners, config.partners()))
     if type(config) in ENHANCED:
-        return ENHANCED[type(config)](directory)
+        return ENHANCED[type(config)].load(directory)
     if isinstance(config, InstructedConfig):
         systems: Any = map(partners, config.partners())
         return INSTRUCTED[type(config)].load(directory, *systems)
@@ -216,6 +235,30 @@ def folder_identity(config: Config) -> dict[str, str] | None:
 def predicts_ratings(config: Config) -> bool:
     """Whether a config's system is a rating predictor rather than a recommender."""
     return type(config) in RATING_SYSTEMS
+
+
+def scores_catalogue(config: Config) -> bool:
+    """Whether a config's system scores every item of the catalogue."""
+    return issubclass(SYSTEMS[type(config)], Scorer)
+
+
+def judges_candidates(config: Config) -> bool:
+    """Whether a config's system can be asked about given items."""
+    return issubclass(SYSTEMS[type(config)], Scorer | Reranker)
+
+
+def has_item_vectors(config: Config) -> bool:
+    """Whether a config's system has a vector of every item."""
+    return issubclass(SYSTEMS[type(config)], WITH_ITEM_VECTORS)
+
+
+def has_user_vectors(config: Config) -> bool:
+    """Whether a config's system has a vector of every user."""
+    if isinstance(config, AugmentedConfig):
+        return has_user_vectors(config.backbone)
+    if isinstance(config, CaserConfig):
+        return config.users
+    return issubclass(SYSTEMS[type(config)], WITH_USER_VECTORS)
 
 
 def code_rooms(config: Config) -> tuple[str, ...]:

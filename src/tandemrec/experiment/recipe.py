@@ -21,6 +21,7 @@ from tandemrec.evaluation.evaluate import EvaluationConfig
 from tandemrec.evaluation.ratings import RatingEvaluationConfig
 from tandemrec.experiment.bundled import read_recipe
 from tandemrec.experiment.models import RATING_SYSTEMS, ModelConfig, predicts_ratings
+from tandemrec.experiment.partners import demands
 from tandemrec.experiment.rounds import AUGMENTED, in_rounds
 from tandemrec.experiment.run_folder import RECIPE
 from tandemrec.experiment.search_space import TuningConfig
@@ -252,6 +253,17 @@ class Recipe(Config):
         reference = getattr(self.evaluation, "reference", None)
         if reference is not None and reference not in self.models:
             raise ValueError(f"evaluation.reference must be one of {', '.join(self.models)}, found '{reference}'")
+        return self
+
+    @model_validator(mode="after")
+    def _partners_can_serve(self) -> Self:
+        for name, config in self.models.items():
+            for demand in demands(config, self.models):
+                other = self.models[demand.partner]
+                if not demand.met(other):
+                    raise ValueError(
+                        f"the model '{name}', key '{demand.key}': '{demand.partner}' ({other.model}) {demand.lack}"
+                    )
         return self
 
 

@@ -77,7 +77,7 @@ class SentenceEncoderConfig(_Texts):
     """A Hugging Face folder (relative: below the working directory or `$TANDEMREC_MODELS`) or a hub id."""
 
     max_tokens: int = Field(256, ge=4)
-    """Longer texts are cut."""
+    """Longer texts are cut; also to what the encoder has positions for."""
 
     def folder(self) -> Path | None:
         """See `find_folder`."""
@@ -148,7 +148,7 @@ def _tf_idf(different: list[str], texts: list[str], config: TfIdfConfig) -> Tens
     weights = (1 + np.log(cells["count"].to_numpy())) * rarity
     place = (cells["row"].to_numpy().astype(np.int64), cells["column"].to_numpy().astype(np.int64))
     matrix = csr_matrix((weights, place), shape=(len(different), vocabulary.height))
-    if not matrix.nnz or min(matrix.shape) < 2:
+    if not matrix.nnz:
         raise InputError(f"key 'content': tf-idf needs words that {config.min_items} items share, found none")
     norms = np.sqrt(np.asarray(matrix.multiply(matrix).sum(1))).reshape(-1, 1)
     matrix = csr_matrix(matrix.multiply(1 / np.maximum(norms, 1e-12)))
@@ -176,6 +176,8 @@ def _reduced(matrix: Any, dim: int) -> np.ndarray:
 def mean_pooled(texts: Sequence[str], path: str, max_tokens: int) -> Tensor:
     """Vectors (N, D) float32 of an encoder: the mean of its last hidden states over a text's tokens.
 
+    Of a longer text the first `max_tokens` are read, or as many as the encoder has positions for.
+
     Raises:
         InputError: if there is no such model.
     """
@@ -192,12 +194,13 @@ def mean_pooled(texts: Sequence[str], path: str, max_tokens: int) -> Tensor:
     encoder = model.get_encoder() if model.config.is_encoder_decoder else model
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    limit = _readable(encoder, max_tokens)
     order = np.argsort([len(text) for text in texts], kind="stable")
     out: Tensor | None = None
     for start in range(0, len(order), ENCODED_TEXTS):
         rows = order[start : start + ENCODED_TEXTS]
         read = tokenizer(
-            [texts[row] for row in rows], padding=True, truncation=True, max_length=max_tokens, return_tensors="pt"
+            [texts[row] for row in rows], padding=True, truncation=True, max_length=limit, return_tensors="pt"
         ).to(model.device)
         mask = read["attention_mask"]
         hidden = encoder(input_ids=read["input_ids"], attention_mask=mask).last_hidden_state
@@ -205,3 +208,12 @@ def mean_pooled(texts: Sequence[str], path: str, max_tokens: int) -> Tensor:
         out = torch.empty(len(texts), pooled.shape[1]) if out is None else out
         out[torch.from_numpy(rows)] = pooled.float().cpu()
     return torch.empty(0, 0) if out is None else out
+
+
+def _readable(encoder: Any, max_tokens: int) -> int:
+    """Tokens of a text that are read: `max_tokens`, or as many as the encoder has positions for."""
+    table = getattr(getattr(encoder, "embeddings", None), "position_embeddings", None)
+    padding = getattr(table, "padding_idx", None)
+    # RoBERTa and its kin count positions from behind the padding's; an encoder without a limit names none, or -1.
+    positions = getattr(encoder.config, "max_position_embeddings", -1) - (0 if padding is None else padding + 1)
+    return min(max_tokens, positions) if positions > 0 else max_tokens

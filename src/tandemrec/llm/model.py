@@ -165,9 +165,10 @@ class LanguageModel:
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Vectors (N, D) float32: the last hidden state, after the final norm, at the last token of BOS + text.
 
-        The base weights are used: an adapter is switched off, a fully tuned model steps back behind its origin.
+        Of a longer text as many first tokens are read as the context has room for. The base weights are used: an
+        adapter is switched off, a fully tuned model steps back behind its origin.
         """
-        rows = [(self.bos + ids) or [self.eos] for ids in self.tokenize(texts)]
+        rows = [(self.bos + ids)[: self.context] or [self.eos] for ids in self.tokenize(texts)]
         TRAFFIC.count(sum(map(len, rows)))
         order = np.argsort([len(row) for row in rows], kind="stable")
         out: Tensor | None = None

@@ -149,10 +149,10 @@ def build_semantic_ids(
     x_ID = standardised(content_vectors(dataset, config.content)).to(default_device())
     codes_IL, decoded_ID, report = _quantised(x_ID, config, seed, workspace)
     ids = SemanticIds.of_codes(codes_IL.cpu().numpy(), config.quantiser.codes)
-    error = float((x_ID - decoded_ID).square().sum() / x_ID.square().sum().clamp(min=1e-12))
+    left, spread = (float(part.square().sum()) for part in (x_ID - decoded_ID, x_ID))
     report.notes = {
         "vectors": list(x_ID.shape),
-        "reconstruction_error": error,
+        "reconstruction_error": left / spread if spread else 0.0,  # no spread: all texts are the same
         **diagnostics(codes_IL.cpu().numpy(), config.quantiser.codes),
         "digits": list(ids.sizes),
         "neighbours": neighbour_examples(ids, dataset.titles),
@@ -162,9 +162,12 @@ def build_semantic_ids(
 
 
 def standardised(x_ID: Tensor) -> Tensor:
-    """Around their mean, and divided by one number such that an entry's mean square is 1."""
+    """Around their mean, and divided by one number such that an entry's mean square is 1; all 0 where all are equal."""
     centred_ID = x_ID - x_ID.mean(0)
-    return centred_ID / centred_ID.square().mean().sqrt().clamp(min=1e-12)
+    size, spread = (part.square().mean().sqrt() for part in (x_ID, centred_ID))
+    if spread <= 1e-6 * size:  # what rounding leaves is no difference
+        return torch.zeros_like(x_ID)
+    return centred_ID / spread
 
 
 def diagnostics(codes_IL: IntArray, codes: int) -> dict[str, Any]:

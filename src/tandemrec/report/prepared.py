@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tandemrec.report.reranking import Grid, grids_markdown
@@ -20,8 +20,10 @@ def prepared_grids(card: Mapping[str, Any]) -> Iterator[Grid]:
     ids = {name: about for name, about in named.items() if about}
     if ids:
         yield _ids(ids)
-        alike = {str(about["neighbours"]): about for about in ids.values()}
-        yield from (_neighbours(about) for about in alike.values())
+        sharing: dict[str, list[str]] = {}
+        for name, about in ids.items():
+            sharing.setdefault(str(about["neighbours"]), []).append(name)
+        yield from (_neighbours(names, ids[names[0]]) for names in sharing.values())
     if card.get("thoughts"):
         yield _thoughts(card["thoughts"])
 
@@ -60,7 +62,8 @@ def _ids(ids: Mapping[str, Mapping[str, Any]]) -> Grid:
     return Grid("Semantic ids", header, rows, note)
 
 
-def _neighbours(about: Mapping[str, Any]) -> Grid:
+def _neighbours(systems: Sequence[str], about: Mapping[str, Any]) -> Grid:
+    """Of the ids that these systems share."""
     rows = [
         [
             item["title"],
@@ -70,7 +73,8 @@ def _neighbours(about: Mapping[str, Any]) -> Grid:
         for item in about["neighbours"]
     ]
     note = "Evenly spaced items, and others by how many digits their ids begin alike."
-    return Grid("Nearest items by shared prefix", ["item", "id", "nearest (digits shared)"], rows, note)
+    title = f"Nearest items by shared prefix: {', '.join(systems)}"
+    return Grid(title, ["item", "id", "nearest (digits shared)"], rows, note)
 
 
 def _thoughts(thoughts: Mapping[str, Mapping[str, Any]]) -> Grid:
