@@ -59,7 +59,11 @@ def test_a_report_can_be_priced(quick_run: Path) -> None:
     assert "money" not in page.read_text()
     done = tandem("report", "runs/quick", "--price", "2.5", cwd=quick_run)
     assert done.returncode == 0, done.stderr
-    assert "money" in page.read_text()
+    assert page.read_text().count(">money<") == 2  # of systems and of stages
+    for price in ("inf", "nan", "-1", "1e400"):
+        refused = tandem("report", "runs/quick", "--price", price, cwd=quick_run)
+        assert refused.returncode == 2
+        assert "--price" in refused.stderr
 
 
 def test_data_show_prints_cleaning_split_and_leaks(quick_run: Path) -> None:

@@ -264,6 +264,8 @@ def test_a_recipe_alone(tmp_path: Path) -> None:
     path = write_recipe("dealrec/table-2-book", "full", tmp_path / "new")
     assert "huggyllama/llama-7b" in path.read_text()
     assert "purchased" in path.read_text()
+    with pytest.raises(InputError, match="is a file, expected a folder for results"):
+        write_recipe("dealrec/table-2-book", "full", path)
 
 
 def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

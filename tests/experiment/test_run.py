@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -157,6 +158,40 @@ def test_a_data_frame_is_a_data_source(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"is no finished run: results\.json is missing"):
         Run.open(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "1", "{", ""])
+@pytest.mark.parametrize("name", ["results.json", "run_card.json"])
+def test_a_folder_with_other_json_is_refused(
+    finished: tuple[Path, Path], tmp_path: Path, name: str, content: str
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    (folder / name).write_text(content)
+    with pytest.raises(InputError, match="is no finished run: ") as error:
+        Run.open(folder)
+    assert "\n" not in str(error.value)
+    (folder / name).unlink()
+    (folder / name).mkdir()
+    with pytest.raises(InputError, match="is no finished run: "):
+        Run.open(folder)
+
+
+def test_a_run_that_is_written_again_is_unfinished_until_the_end(
+    finished: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed while it is written, it is no run, rather than one of new settings and old figures."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+
+    def killed(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tandemrec.experiment.run.markdown_page", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(load_recipe(TINY), folder, store=finished[1])
+    with pytest.raises(InputError, match=r"results\.json is missing"):
+        Run.open(folder)
 
 
 def test_training_seeds_share_data_split_and_language_model(finished: tuple[Path, Path], tmp_path: Path) -> None:

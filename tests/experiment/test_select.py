@@ -194,6 +194,13 @@ def test_choices_that_cannot_be_made_are_refused(
             load_recipe(tree, changes)
 
 
+def test_a_place_that_is_a_file_is_refused_before_any_choice(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(InputError, match="out is a file, expected a folder for results"):
+        select(recipe_with(), tmp_path / "out", store=tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
 def test_selectors_may_have_budgets_and_surrogates_of_their_own(tmp_path: Path) -> None:
     other = load_recipe(TINY).models["SASRec"].model_dump(mode="json") | {"dim": 8}
     selectors = {

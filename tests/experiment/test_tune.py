@@ -208,6 +208,13 @@ def test_searches_that_cannot_be_are_refused(changes: Mapping[str, Any], message
     assert not (tmp_path / "store").exists()
 
 
+def test_a_place_that_is_a_file_is_refused_before_any_trial(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(InputError, match="out is a file, expected a folder for results"):
+        tune(load_recipe(RECIPE, {"tune": {"model": "SASRec"}}), tmp_path / "out", store=tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
 def test_all_trials_failing_is_said(tmp_path: Path) -> None:
     settings = {"model": "SASRec", "trials": 2, "space": {"heads": {"choices": [3, 5]}}}
     with pytest.raises(InputError, match=r"all 2 trials failed, the last one because .*heads must divide dim"):

@@ -106,6 +106,13 @@ def test_a_run_page_says_what_the_run_found(folder: Path) -> None:
     for heading in [*headings, "Chosen on validation", "10 users", "Protocol and data", "Run card"]:
         assert heading in texts
     assert "Which is best?" in texts
+    _, card = read(folder / "1")
+    silent = run_page(results | {"description": ""}, card)
+    assert (
+        f"Which of {len(results['leaderboard'])} systems is best on {results['data']['name']}, and how sure" in silent
+    )
+    assert "predicted tokens" not in silent  # nothing here reads tokens
+    assert "predicted memory" in silent
     assert results["leaderboard"][0]["system"] + " has the best ndcg@10" in texts
     for row in results["leaderboard"]:
         figure = row["metrics"]["ndcg@10"]

@@ -13,7 +13,7 @@ from tandemrec.errors import InputError
 from tandemrec.evaluation.cost import tuning_seconds
 from tandemrec.experiment.claims import judge_claims
 from tandemrec.experiment.compare import compare
-from tandemrec.experiment.files import write_whole
+from tandemrec.experiment.files import check_folder, write_whole
 from tandemrec.experiment.fine_tunings import effort
 from tandemrec.experiment.papers import Experiment, Scale, experiment_recipe, find_experiment, papers
 from tandemrec.experiment.recipe import Recipe
@@ -91,6 +91,7 @@ def write_recipe(name: str, scale: Scale, out: Path) -> Path:
     Raises:
         InputError: if there is no such experiment.
     """
+    check_folder(out)
     tree = experiment_recipe(name, scale).model_dump(mode="json")
     out.mkdir(parents=True, exist_ok=True)
     (out / RECIPE).write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")

@@ -358,6 +358,7 @@ def _write(
     judged: dict[str, tuple[Artifact, Artifact]],
 ) -> None:
     out.mkdir(parents=True, exist_ok=True)
+    (out / RESULTS).unlink(missing_ok=True)  # what says that a run is finished goes first and comes last
     tree = recipe.model_dump(mode="json")
     (out / RECIPE).write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
     frames = [

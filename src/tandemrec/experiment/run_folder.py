@@ -13,6 +13,9 @@ from tandemrec.experiment.store import Artifact, Store, find_damage
 RESULTS, CARD, RECIPE, PER_USER = "results.json", "run_card.json", "recipe.yaml", "per_user.parquet"
 REPORT, LATEX = "report.html", "report.tex"
 
+PARTS = {RESULTS: {"data", "evaluation", "leaderboard", "name", "split"}, CARD: {"artifacts", "models", "stages"}}
+"""What a run's JSON files have at least."""
+
 
 def read_part(folder: Path, name: str) -> dict[str, Any]:
     """One of a run's JSON files.
@@ -21,11 +24,14 @@ def read_part(folder: Path, name: str) -> dict[str, Any]:
         InputError: if the folder is none of a finished run.
     """
     try:
-        found: dict[str, Any] = json.loads((folder / name).read_text())
+        found = json.loads((folder / name).read_text())
     except FileNotFoundError:
         raise InputError(f"{folder} is no finished run: {name} is missing") from None
-    except (NotADirectoryError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{folder} is no finished run: {error}") from None
+    expected = PARTS[name]
+    if not isinstance(found, dict) or not expected <= found.keys():
+        raise InputError(f"{folder} is no finished run: {name} has no {', '.join(map(repr, sorted(expected)))}")
     return found
 
 

@@ -17,7 +17,7 @@ from tandemrec.data.split import Split
 from tandemrec.errors import InputError
 from tandemrec.experiment.card import hardware, package_versions
 from tandemrec.experiment.choices import Choices
-from tandemrec.experiment.files import write_whole
+from tandemrec.experiment.files import check_folder, write_whole
 from tandemrec.experiment.recipe import Recipe
 from tandemrec.experiment.run import check_data
 from tandemrec.experiment.selection_facts import groups_of
@@ -56,6 +56,8 @@ def select(
     """
     if recipe.selection is None:
         raise InputError(f"recipe '{recipe.name}': key 'selection' is missing")
+    out = out or Path("selections") / recipe.name
+    check_folder(out)
     check_data(recipe, dataset)
     stages = Stages(Store(store or store_root(), listen), recipe)
     data, data_artifact = stages.data(dataset)
@@ -87,7 +89,7 @@ def select(
         "packages": package_versions(),
         "hardware": hardware(),
     }
-    _write(out or Path("selections") / recipe.name, split, rows, scores, results, card)
+    _write(out, split, rows, scores, results, card)
     return results | {"card": card}
 
 

@@ -20,6 +20,7 @@ from tandemrec.data.dataset import Dataset
 from tandemrec.data.locations import store_root
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
+from tandemrec.experiment.files import check_folder
 from tandemrec.experiment.models import CONVENTIONAL
 from tandemrec.experiment.rating_models import RATING
 from tandemrec.experiment.recipe import Recipe, load_recipe
@@ -73,6 +74,8 @@ def tune(
     if config is None:
         raise InputError(f"recipe '{recipe.name}': key 'tune' is missing, such as tune: {{model: NAME}}")
     space = _checked(recipe, config, dataset)
+    path = out or Path("tunings") / recipe.name
+    check_folder(path)
     stages = Stages(Store(store or store_root(), listen), recipe)
     data, data_artifact = stages.data(dataset)
     split, cut = stages.split(data, data_artifact)
@@ -81,7 +84,6 @@ def tune(
     for number in range(1, config.trials + 1):
         trials.append(search.trial(number))
         tell(trials[-1], config)
-    path = out or Path("tunings") / recipe.name
     results = _results(recipe, config, space, split, trials)
     if process_rank() == 0:
         _write(path, recipe, config, space, results, trials)

@@ -33,6 +33,11 @@ from tandemrec.report.validated import chosen_grids, chosen_over_runs
 
 Table = tuple[list[str], list[list[str]]]
 
+STAGES_NOTE = (
+    "Predicted: before the stage began, for the epochs it took. Peak memory is that of the whole process, predicted "
+    "memory that of the stage alone."
+)
+
 BOOKKEEPING = {"epoch", "seconds"}
 """Columns of a training's curve that are not drawn."""
 
@@ -49,7 +54,7 @@ def run_page(results: Mapping[str, Any], card: Mapping[str, Any], price: float |
     view = _judgement(results) | _cost_view(results, costs) | _details(results, card)
     view |= {
         "title": results["name"],
-        "question": results["description"],
+        "question": results["description"] or _question(results),
         "tails": list(_tails(results)),
         "students": student_rows(results, card, costs),
         "students_note": STUDENTS_NOTE,
@@ -58,7 +63,8 @@ def run_page(results: Mapping[str, Any], card: Mapping[str, Any], price: float |
         "card_title": "Run card",
         "card": _card(results, card),
         "stages_title": "Stages",
-        "stages": _stages(card["stages"]),
+        "stages": _stages(card["stages"], price),
+        "stages_note": STAGES_NOTE,
     }
     return _render(view)
 
@@ -110,8 +116,7 @@ def comparison_page(
         if len(results["runs"]) > 1
         else "",
         "title": f"Comparison of {', '.join(names)}",
-        "question": f"Which of {len(results['leaderboard'])} systems is best on {results['data']['name']}, and how "
-        "sure is that?",
+        "question": _question(results),
         "tails": list(_tails(results)),
         "protocol": _protocol(results),
         "card_title": "Runs",
@@ -237,10 +242,15 @@ def _card(results: Mapping[str, Any], card: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _stages(stages: Sequence[Mapping[str, Any]]) -> Table:
+def _question(results: Mapping[str, Any]) -> str:
+    """What a run or a comparison asks that does not say itself."""
+    return f"Which of {len(results['leaderboard'])} systems is best on {results['data']['name']}, and how sure is that?"
+
+
+def _stages(stages: Sequence[Mapping[str, Any]], price: float | None) -> Table:
     """A row a stage; columns without any figure are left out."""
     header = ["stage", "time", "predicted", "processor time", "accelerator time"]
-    header += ["peak memory", "peak accelerator", "tokens", "fees"]
+    header += ["peak memory", "predicted memory", "peak accelerator", "tokens", "predicted tokens", "fees", "money"]
     rows = [
         [
             stage["stage"],
@@ -249,10 +259,19 @@ def _stages(stages: Sequence[Mapping[str, Any]]) -> Table:
             duration(stage["cpu_seconds"]),
             duration(stage["accelerator_seconds"] or None),
             memory(stage["peak_memory_mib"]),
+            memory(_foreseen(stage, "memory_mib")),
             memory(stage["accelerator_peak_mib"] or None),
             "" if stage["tokens"] is None else f"{stage['tokens']:,}",
+            "" if not _foreseen(stage, "tokens") else f"{_foreseen(stage, 'tokens'):,.0f}",
             money(stage.get("fees") or None),
+            money(None if price is None else stage["seconds"] / 3600 * price + (stage.get("fees") or 0.0)),
         ]
         for stage in stages
     ]
     return filled(header, rows)
+
+
+def _foreseen(stage: Mapping[str, Any], key: str) -> float | None:
+    """A prediction for a stage; None where nobody made it."""
+    value: float | None = (stage.get("foreseen") or {}).get(key)
+    return value
