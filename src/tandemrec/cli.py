@@ -40,8 +40,10 @@ SetOption = Annotated[
 StoreOption = Annotated[
     Path | None, typer.Option(help="Artifact store; default $TANDEMREC_STORE or the cache directory.")
 ]
-MOST_PRICE = 1e9
-"""A price is a number: infinity is none."""
+PriceOption = Annotated[
+    float | None,
+    typer.Option(min=0, max=1e9, help="Price of an hour of the machine, or of the device that is planned for."),
+]
 RunArgument = Annotated[Path, typer.Argument(help="Directory of a finished run.")]
 
 
@@ -91,7 +93,7 @@ def plan_recipe(
     device: Annotated[
         str | None, typer.Option(help="cpu, or an accelerator such as h100, a100, 4090; default: the one at hand.")
     ] = None,
-    price: Annotated[float | None, typer.Option(min=0, max=MOST_PRICE, help="Price of an hour of the device.")] = None,
+    price: PriceOption = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
     calibrate: Annotated[
         bool,
@@ -191,7 +193,7 @@ def compare(
     out: Annotated[Path, typer.Option(help="Output directory.")] = Path("comparison"),
     metric: Annotated[str | None, typer.Option(help="What pairs are tested on; default: the runs' headline.")] = None,
     resamples: Annotated[int, typer.Option(min=200, help="Bootstrap draws and permutations.")] = 10_000,
-    price: Annotated[float | None, typer.Option(min=0, max=MOST_PRICE, help="Price of an hour of the machine.")] = None,
+    price: PriceOption = None,
 ) -> None:
     """Compare every pair of systems of finished runs: differences, intervals, corrected p-values."""
     from tandemrec.evaluation.comparison import ComparisonConfig
@@ -239,7 +241,7 @@ def reproduce_experiment(
 @app.command()
 def report(
     run: RunArgument,
-    price: Annotated[float | None, typer.Option(min=0, max=MOST_PRICE, help="Price of an hour of the machine.")] = None,
+    price: PriceOption = None,
 ) -> None:
     """Write a finished run's report.html (costs in money) and report.tex, its tables for LaTeX, again."""
     from tandemrec.experiment.run import Run, write_report

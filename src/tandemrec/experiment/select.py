@@ -83,12 +83,7 @@ def select(
     }
     if validate:
         results["validity"] = choices.validate()
-    card = {
-        "seconds": {artifact.name: artifact.seconds for artifact in stages.made},
-        "selectors": {name: choice.seconds for name, choice in chosen.items()},
-        "packages": package_versions(),
-        "hardware": hardware(),
-    }
+    card = _card(stages, {name: choice.seconds for name, choice in chosen.items()})
     _write(out, split, rows, scores, results, card)
     return results | {"card": card}
 
@@ -107,6 +102,16 @@ def _train_judges(stages: Stages, choices: Choices, split: Split, cut: Artifact)
         if name in needed:
             selector = recipe.selector_of(name)
             stages.fit(name, split, cut, None if selector is None else choices.choose(selector))
+
+
+def _card(stages: Stages, seconds: Mapping[str, float]) -> dict[str, Any]:
+    """What it took, and where."""
+    return {
+        "seconds": {artifact.name: artifact.seconds for artifact in stages.made},
+        "selectors": seconds,
+        "packages": package_versions(),
+        "hardware": hardware(),
+    }
 
 
 def _write(

@@ -39,9 +39,10 @@ SCALE = re.compile(
     r"(?:\b(?:scale|skala)\s+(?:of|from|von)|\bfrom|\bbetween|\bvon)\s+([\d.,]+)\s*(?:to|and|-|–|bis|und)\s*([\d.,]+)",
     re.IGNORECASE,
 )
-SEQUEL = re.compile(r"(?:\d{1,2}|ii|iii|iv|vi{0,3}|ix)\b(?!\s+(?:\d|of\b|out\b|stars?\b|points?\b))")
+NUMERAL = r"(?:\d{1,2}|ii|iii|iv|vi{0,3}|ix)"
+SEQUEL = re.compile(NUMERAL + r"\b(?!\s+(?:\d|of\b|out\b|stars?\b|points?\b))")
 """What makes "Alien" another title when it follows."""
-RUNNING_SEQUEL = re.compile(r"(?:\d{1,2}|ii|iii|iv|vi{0,3}|ix) (?:(?:1[89]|20)\d\d |$)")
+RUNNING_SEQUEL = re.compile(NUMERAL + r" (?:(?:1[89]|20)\d\d |$)")
 """The same in running text, where a number may also be that of the next title."""
 THOUGHT = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.IGNORECASE | re.DOTALL)
 BEGUN_THOUGHT = re.compile(r"\A.*</think(?:ing)?>", re.IGNORECASE | re.DOTALL)
