@@ -44,8 +44,8 @@ def stages(recipe: Recipe, card: dict[str, Any], device: Device, longest: float)
         row = waiting[name].pop(0)
         if stage["seconds"] <= longest:
             continue
-        trained = card["models"].get(name.removeprefix("fit:"), {}).get("epochs") if name.startswith("fit:") else None
-        share = trained / row["epochs"] if trained and row["epochs"] else 1.0
+        then = stage.get("foreseen") or {}
+        share = then["seconds"] / then["at_most"] if then.get("at_most") else 1.0
         predicted = None if row["seconds"] is None else row["seconds"] * share
         yield _row(stage, predicted, row["seconds"], row["memory_gib"] * 1024)
 

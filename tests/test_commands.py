@@ -15,9 +15,11 @@ import yaml
 
 from tandemrec.cli import app
 from tandemrec.data.sample import load_sample
+from tandemrec.experiment.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/guide.md", "docs/distributed.md", "docs/papers.md")
+PAGES = ("README.md", "docs/guide.md", "docs/distributed.md", "docs/papers.md", "docs/benchmarks.md", "CONTRIBUTING.md")
+RESULTS = ["docs/results.md", *sorted(f"docs/results/{page.name}" for page in (ROOT / "docs/results").glob("*.md"))]
 
 SMALL = ["split.sample={train: 48, valid: 16, test: 40}"]
 QUICK = ["models.SASRec.training.epochs=1", "models.SASRec.dim=8"]
@@ -40,6 +42,9 @@ SHORT = {
 
 ELSEWHERE = {
     "make test": "is running",
+    "make format": "changes files; `make test` checks them",
+    "make docs": "changes files; tests/test_docs.py checks them",
+    "make bench": "a quarter of an hour; tests/test_benchmarks.py starts every program",
     "tandem plan ml-1m": "needs MovieLens-1M; the guide plans a recipe of its own",
     "tandem plan --calibrate": "measures for seconds; tests/experiment/test_plan.py does it in less",
     "make demo": "`tandem run sample` is what it runs once the environment is there",
@@ -137,6 +142,19 @@ def test_every_command_of_the_pages_works(newcomer: Path) -> None:
         "priced/compare.tex",
     ):
         assert (newcomer / name).is_file()
+
+
+@pytest.mark.parametrize("page", RESULTS)
+def test_every_command_of_results_is_known(page: str, tmp_path: Path) -> None:
+    """What took hours is not done again: experiments write their recipes, and recipes are read."""
+    commands = list(dict.fromkeys(printed(page)))
+    assert commands
+    for place, command in enumerate(commands):
+        if command.startswith("tandem reproduce "):
+            execute(f"{command} --recipe-only --out {tmp_path / str(place)}")
+        else:
+            assert command.startswith("tandem run ")
+            load_recipe(*shlex.split(command)[2:])
 
 
 def test_exceptions_are_still_printed_somewhere() -> None:

@@ -225,11 +225,11 @@ def reproduce_experiment(
     if name.lower() == "list":
         console.print(experiment_table(described()))
         return
-    size, out = read_scale(scale), out or default_out(name, scale)
+    size, given, out = read_scale(scale), read_seeds(seeds), out or default_out(name, scale)
     if recipe_only:
         console.print(f"Written to {write_recipe(name, size, out)}", soft_wrap=True)
         return
-    results = reproduce(name, size, seeds=read_seeds(seeds), out=out, store=store, listen=_tell)
+    results = reproduce(name, size, seeds=given, out=out, store=store, listen=_tell)
     part()
     if results:
         for claim in results["claims"]:

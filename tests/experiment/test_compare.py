@@ -113,7 +113,9 @@ def test_what_cannot_be_compared_is_refused(runs: Path, tmp_path: Path, other: s
 
 
 def test_segments_of_another_metric_are_left_out(runs: Path) -> None:
-    found = compare([runs / "one"], metric="hr@5", config=QUICK)
+    out = runs.parent / "by-hr"
+    found = compare([runs / "one"], metric="hr@5", config=QUICK, out=out)
+    assert "evaluation.headline=hr@5" in (out / "compare.html").read_text(encoding="utf-8")
     assert not any("segments" in row for row in found["leaderboard"])
 
 

@@ -190,6 +190,7 @@ def test_measured_rates_are_kept_and_used(monkeypatch: pytest.MonkeyPatch) -> No
     assert measured.calibrated
     assert min(measured.flops, measured.half_flops, measured.bytes, measured.call) > 0
     assert here() == measured == find_device("cpu")
+    assert find_device("CPU") == measured
     assert not find_device("h100").calibrated
     devices._path().write_text("{]")
     with pytest.raises(InputError, match=r"devices\.json does not hold rates"):
@@ -207,6 +208,18 @@ def test_the_verb_prints_a_table_or_json(tmp_path: Path, capsys: pytest.CaptureF
             assert json.loads(out)["device"]["name"] == "h100"
         else:
             assert "published peaks" in " ".join(out.split())
+
+
+def test_small_change_and_nothing_are_told_apart(tmp_path: Path) -> None:
+    for price, money in ((1e-6, "< 0.01"), (0.0, "0")):
+        table = plan_table(plan(load_recipe(TINY), DEVICES["h100"], price=price, store=tmp_path))
+        assert money in list(table.columns[2].cells), price
+
+
+def test_a_file_is_no_store(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("")
+    with pytest.raises(InputError, match="store is a file, expected a folder for the artifact store"):
+        plan(load_recipe(TINY), here(), store=tmp_path / "store")
 
 
 def test_a_store_that_is_not_there_stays_so(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tandemrec.llm.parsing import parse_ranking, parse_rating
+from tandemrec.llm.parsing import CLEAR, NEAR, _Forms, _plain, parse_ranking, parse_rating
 from tandemrec.llm.questions import list_text
 
 CORPUS: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "answers.yaml").read_text(encoding="utf-8"))
@@ -50,6 +52,17 @@ ODD = [
     "300",
     "$",
 ]
+
+
+@given(st.sampled_from(TITLES), st.integers(0, 40), st.sampled_from(["", "x", "ab"]))
+def test_quick_bounds_hide_no_similar_title(title: str, place: int, typed: str) -> None:
+    """Misspelt names, found by the similarity of all titles without any bound."""
+    name = _plain(title[:place] + typed + title[place + 1 :])
+    forms, numbers = _Forms(TITLES), re.findall(r"\d+", name)
+    able = {form for form in forms.bare if re.findall(r"\d+", form) == numbers}
+    scores = sorted(((SequenceMatcher(None, name, form).ratio(), form) for form in able), reverse=True)[:2]
+    clear = scores and scores[0][0] >= NEAR and (len(scores) == 1 or scores[0][0] - scores[1][0] >= CLEAR)
+    assert [forms.bare[i] for i in forms._near(name)] == ([scores[0][1]] if clear else [])
 
 
 @given(st.permutations(range(len(ODD) - 1)), st.booleans())

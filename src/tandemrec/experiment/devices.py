@@ -123,8 +123,8 @@ def find_device(name: str | None = None) -> Device:
     Raises:
         InputError: if there is no such device.
     """
-    if name is None or name == "cpu":
-        return here(name)
+    if name is None or name.lower() == "cpu":
+        return here(name and "cpu")
     device = DEVICES.get(name.lower())
     if device is None:
         raise InputError(f"--device: found '{name}', expected cpu or one of {', '.join(DEVICES)}")

@@ -11,7 +11,7 @@ from typing import Any
 from tandemrec.errors import InputError
 
 
-def check_folder(path: Path) -> None:
+def check_folder(path: Path, purpose: str = "results") -> None:
     """Refuse a place where no folder can be made or written, before hours of work end there.
 
     Raises:
@@ -19,9 +19,9 @@ def check_folder(path: Path) -> None:
     """
     there = next(place for place in (path, *path.absolute().parents) if place.exists())
     if not there.is_dir():
-        raise InputError(f"{there} is a file, expected a folder for results")
+        raise InputError(f"{there} is a file, expected a folder for {purpose}")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"{there} may not be written, expected a folder for results")
+        raise InputError(f"{there} may not be written, expected a folder for {purpose}")
 
 
 def write_whole(path: Path, content: Any) -> None:

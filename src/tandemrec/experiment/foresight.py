@@ -22,7 +22,7 @@ from tandemrec.evaluation.evaluate import EvaluationConfig
 from tandemrec.experiment.store import plain
 from tandemrec.llm.nano import NanoConfig
 from tandemrec.llm.reader import Reader, reader_of
-from tandemrec.llm.recommenders.base import LanguageModelUser
+from tandemrec.llm.recommenders.base import LanguageModelConfig, LanguageModelUser
 from tandemrec.llm.recommenders.instructed import InstructedConfig
 from tandemrec.llm.recommenders.lessons import DistilConfig
 from tandemrec.llm.recommenders.tiger import TIGERConfig
@@ -115,7 +115,7 @@ class Foresights:
 
         def work(lm: Config) -> Work | None:
             assert isinstance(lm, NanoConfig)
-            return build_work(lm, self._bare(split), reader_of(lm, split.dataset))
+            return build_work(lm, self._bare(split), self._reader(lm, split))
 
         return Foresight(config.lm, work)
 
@@ -186,17 +186,20 @@ class Foresights:
 
     def _scene(self, name: str, split: Split) -> Scene:
         readers: dict[str, object] = {
-            other: self._reader(other, config, split)
+            other: self._reader(config.lm, split, self._built(other))
             for other, config in self.stages.recipe.models.items()
             if isinstance(config, LanguageModelUser)
             and not (isinstance(config, InstructedConfig) and (config.tuned or config.remote))
         }
         return replace(self._bare(split), reader=readers.get(name), readers=readers)
 
-    def _reader(self, name: str, config: LanguageModelUser, split: Split) -> Reader:
+    def _built(self, name: str) -> Path | None:
+        """Folder of a system's nano model, if it exists."""
         base = self.stages.bases.get(name)
-        built: Path | None = base.path if base is not None and (base.path / "config.json").exists() else None
-        key = f"{plain(config.lm)} {built}"
+        return base.path if base is not None and (base.path / "config.json").exists() else None
+
+    def _reader(self, lm: LanguageModelConfig, split: Split, built: Path | None = None) -> Reader:
+        key = f"{plain(lm)} {built}"
         if key not in self.readers:
-            self.readers[key] = reader_of(config.lm, split.dataset, built)
+            self.readers[key] = reader_of(lm, split.dataset, built)
         return self.readers[key]

@@ -19,6 +19,7 @@ import polars as pl
 from tandemrec.data.dataset import Dataset
 from tandemrec.data.locations import store_root
 from tandemrec.experiment.devices import GIB, Device
+from tandemrec.experiment.files import check_folder
 from tandemrec.experiment.foresight import Foresights
 from tandemrec.experiment.recipe import Recipe
 from tandemrec.experiment.run import check, walk
@@ -128,11 +129,13 @@ def plan(
         price `money`, fees included.
 
     Raises:
-        InputError: if the data or a language model are not there.
+        InputError: if the data or a language model are not there, or the store can be no folder.
     """
     check(recipe, dataset)
+    store = store or store_root()
+    check_folder(store, "the artifact store")
     with TemporaryDirectory() as scratch:
-        planning = PlanStore(store or store_root(), Path(scratch))
+        planning = PlanStore(store, Path(scratch))
         stages = Stages(planning, recipe)
         stages.foresights = Foresights(stages, device.kind)
         walk(stages, dataset)

@@ -41,13 +41,11 @@ def option_probabilities(
         options: R answers of at least one token.
         batch_tokens: tokens that are run through the model at once.
     """
-    common = min(_shared(options), min(map(len, options)) - 1)
-    tails = [[[*tail, *options[0][:common]] for tail in several] for several in tails]
-    options = [option[common:] for option in options]
+    common, options, single = divided(options)
+    tails = [[[*tail, *common] for tail in several] for several in tails]
     begin = [_shared(several) if several else 0 for several in tails]
     heads = [[*head, *several[0][:n]] if n else head for head, several, n in zip(heads, tails, begin, strict=True)]
     tails = [[tail[n:] for tail in several] for several, n in zip(tails, begin, strict=True)]
-    single = all(len(option) == 1 for option in options) and len({option[0] for option in options}) == len(options)
     found: list[Probabilities] = [np.empty((0, len(options))) for _ in heads]
     for rows in _batches(heads, tails, 1 if single else len(options), batch_tokens):
         some = [heads[row] for row in rows], [tails[row] for row in rows]
@@ -56,6 +54,14 @@ def option_probabilities(
         for row, values in zip(rows, log_BKR.double().log_softmax(2).exp().cpu().numpy(), strict=True):
             found[row] = values
     return found
+
+
+def divided(options: Sequence[Tokens]) -> tuple[Tokens, list[Tokens], bool]:
+    """What all options begin with, what is left of each, and whether that is one token, different for each."""
+    common = min(_shared(options), min(map(len, options)) - 1)
+    left = [option[common:] for option in options]
+    single = all(len(option) == 1 for option in left) and len({option[0] for option in left}) == len(left)
+    return options[0][:common], left, single
 
 
 def _by_logits(

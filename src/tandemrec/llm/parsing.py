@@ -153,6 +153,7 @@ class _Forms:
         self.full = [_plain(title) for title in titles]
         self.bare = [_plain(_without_year(title)) or full for title, full in zip(titles, self.full, strict=True)]
         self.named: set[int] = set()
+        self.matchers: dict[str, SequenceMatcher[str]] = {}
 
     def find(self, name: str, *, last: bool) -> int | None:
         """The candidate that a name means; the last one may be cut off."""
@@ -215,10 +216,21 @@ class _Forms:
         """The candidate of the most similar title, if it is similar and clearly the nearest."""
         numbers = re.findall(r"\d+", bare)
         able = {form for form in self.bare if re.findall(r"\d+", form) == numbers}
-        scores = sorted(((SequenceMatcher(None, bare, form).ratio(), form) for form in able), reverse=True)
+        scores = sorted(((self._similarity(bare, form), form) for form in able), reverse=True)
         if scores and scores[0][0] >= NEAR and (len(scores) == 1 or scores[0][0] - scores[1][0] >= CLEAR):
             return [i for i, form in enumerate(self.bare) if form == scores[0][1]]
         return []
+
+    def _similarity(self, bare: str, form: str) -> float:
+        """Of a name and a title; 0 where quick bounds of it show that it is too small to count."""
+        least = NEAR - CLEAR
+        if 2 * min(len(bare), len(form)) < least * (len(bare) + len(form)):
+            return 0.0
+        if form not in self.matchers:
+            self.matchers[form] = SequenceMatcher(None, "", form)
+        matcher = self.matchers[form]
+        matcher.set_seq1(bare)
+        return matcher.ratio() if matcher.quick_ratio() >= least else 0.0
 
     def search(self, answer: str) -> list[int]:
         """Candidates whose titles occur somewhere in running text, in the order of their first occurrence."""

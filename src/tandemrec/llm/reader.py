@@ -1,18 +1,14 @@
 """`Reader`: a language model as far as foresight needs it: its maps, and how long texts are in its tokens.
 
 The network is built on torch's `meta` device, where tensors have shapes and no memory, so one of 70 billion parameters
-is measured on a laptop. A tokenizer is the real one where its files are there; for a nano model that is not built yet
-`WordPieces` estimates.
+is measured on a laptop. The tokenizer is the real one: that of a nano model, which takes seconds, is trained for it.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +17,9 @@ from torch import nn
 
 from tandemrec.data.dataset import Dataset
 from tandemrec.errors import InputError
-from tandemrec.llm.corpus import catalogue_documents
 from tandemrec.llm.finetune import ADAPTED
-from tandemrec.llm.nano import BOS_ID, EOS_ID, NanoConfig, new_model
+from tandemrec.llm.nano import new_model, train_tokenizer
 from tandemrec.llm.recommenders.base import LanguageModelConfig, PretrainedConfig
-
-PIECE = 2
-"""Characters of a token of a word that is no token itself."""
-
-BYTES = 256
-"""Tokens of a byte-level tokenizer that are no words."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +41,6 @@ class Reader:
         bos: as of `LanguageModel`.
         eos: likewise.
         context: likewise.
-        estimated: whether token counts are an estimate.
         pieces: token ids of texts.
     """
 
@@ -70,11 +58,10 @@ class Reader:
     bos: list[int]
     eos: int
     context: int
-    estimated: bool
     pieces: Callable[[Sequence[str]], list[list[int]]]
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids without any special token; of an estimate only their number counts."""
+        """Token ids without any special token."""
         return self.pieces(texts) if texts else []
 
     def adapter(self, rank: int) -> int:
@@ -97,44 +84,8 @@ def reader_of(config: LanguageModelConfig, dataset: Dataset, built: Path | None 
         return _folder_reader(config.path)
     if built is not None:
         return _folder_reader(str(built))
-    pieces = WordPieces.of(dataset, config)
-    return _measured(
-        new_model,
-        config,
-        min(config.vocabulary, 2 * len(pieces.known) + BYTES),
-        tokens=(pieces, [BOS_ID], EOS_ID, True),
-    )
-
-
-@dataclass(frozen=True)
-class WordPieces:
-    """An estimate of a byte-level tokenizer that learns from the catalogue.
-
-    Such a tokenizer never joins two words. The commonest words of the catalogue, as many as its vocabulary has room
-    for, are one token each; others, also those of the prompt's template, one for every two characters.
-    """
-
-    known: frozenset[str]
-
-    @classmethod
-    def of(cls, dataset: Dataset, config: NanoConfig) -> WordPieces:
-        """For the documents that a nano model learns from (further text files are not looked at)."""
-        words = Counter(word for text in catalogue_documents(dataset) for word in _words(text))
-        # About one other merge goes into every word on its way to a token of its own.
-        room = max(0, config.vocabulary - BYTES - 2) // 2
-        return cls(frozenset(word for word, _ in words.most_common(room)))
-
-    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
-        """As many numbers a text as it is thought to have tokens."""
-        return [
-            [EOS_ID + 1] * sum(1 if word in self.known else ceil(len(word.strip()) / PIECE) for word in _words(text))
-            for text in texts
-        ]
-
-
-def _words(text: str) -> list[str]:
-    """What byte-level tokenizers cut before they merge: words and numbers with the blank before them, and signs."""
-    return re.findall(r" ?[^\W\d_]+| ?\d+| ?[^\s\w]+|\s+(?!\S)|\s+", text)
+    tokenizer = train_tokenizer(dataset, config)
+    return _measured(new_model, config, len(tokenizer), tokens=_tokens(tokenizer))
 
 
 def encoder_of(path: str) -> Reader:
@@ -168,17 +119,21 @@ def _stored(place: str, make: Callable[..., Any], *, special: bool = False) -> R
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"'{place}' is neither a folder nor a readable model of the hub: {reason}") from error
     stored = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
+    found = _measured(make, config, tokens=_tokens(tokenizer, special))
+    return replace(found, half=stored in (torch.float16, torch.bfloat16))
+
+
+def _tokens(tokenizer: Any, special: bool = False) -> tuple[Callable[[Sequence[str]], list[list[int]]], list[int], int]:
+    """Token ids of texts, the beginning and the end of a sequence."""
 
     def pieces(texts: Sequence[str]) -> list[list[int]]:
         return list(tokenizer(list(texts), add_special_tokens=special, verbose=False)["input_ids"])
 
     bos = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
-    tokens = pieces, bos, int(tokenizer.eos_token_id or 0), False
-    found = _measured(make, config, tokens=tokens)
-    return replace(found, half=stored in (torch.float16, torch.bfloat16))
+    return pieces, bos, int(tokenizer.eos_token_id or 0)
 
 
-def _measured(make: Callable[..., Any], *arguments: Any, tokens: tuple[Any, list[int], int, bool]) -> Reader:
+def _measured(make: Callable[..., Any], *arguments: Any, tokens: tuple[Any, list[int], int]) -> Reader:
     """The shapes of a network that is built without memory."""
     with torch.device("meta"):
         model = make(*arguments)
@@ -209,5 +164,4 @@ def _measured(make: Callable[..., Any], *arguments: Any, tokens: tuple[Any, list
         pieces=tokens[0],
         bos=tokens[1],
         eos=tokens[2],
-        estimated=tokens[3],
     )

@@ -18,8 +18,9 @@ from tandemrec.llm.chat_work import chat_work
 from tandemrec.llm.corpus import catalogue_documents
 from tandemrec.llm.finetune import FineTuneConfig, length_batches
 from tandemrec.llm.generate import GenerationConfig
+from tandemrec.llm.judging import divided
 from tandemrec.llm.model import ENCODE_TOKENS
-from tandemrec.llm.nano import NanoConfig
+from tandemrec.llm.nano import NanoConfig, further_texts
 from tandemrec.llm.objectives import Prompted
 from tandemrec.llm.prompts import answer_tokens, fitting_prompts
 from tandemrec.llm.questions import (
@@ -72,8 +73,9 @@ LAYER_CALLS, STEP_CALLS = 40, 60
 KEPT = 18
 """Arrays of a layer's width that differentiation keeps, beside three of the inner part's."""
 
-MASK_PASSES = 6
-"""Passes over every pair of tokens of a packed row: which of them sees which, and attention under that mask."""
+MASK_PASSES, MASKED = 4, 2
+"""Passes over every pair of tokens of a packed row for which of them sees which, and how many times as long attention
+under that mask takes as the products that it is counted by."""
 
 RATINGS = ["1", "2", "3", "4", "5"]
 """Answers that stand for a scale of ratings."""
@@ -224,9 +226,11 @@ def _switches(config: WriterConfig | InstructedConfig) -> Iterator[tuple[str, Co
 
 
 def build_work(config: NanoConfig, scene: Scene, reader: Reader) -> Work:
-    """Pre-training of a nano model; its further text files, at four bytes a token, are seen once an epoch."""
-    catalogue = sum(len(ids) + 2 for ids in reader.tokenize(catalogue_documents(scene.split.dataset)))
-    further = sum(path.stat().st_size * (4 if path.suffix == ".gz" else 1) for path in config.text_files) / 4
+    """Pre-training of a nano model; its further text files are seen once an epoch."""
+    catalogue, further = (
+        sum(len(ids) + 2 for ids in reader.tokenize(texts))
+        for texts in (catalogue_documents(scene.split.dataset), further_texts(config))
+    )
     width = min(config.row_tokens, config.context)
     rows = max(2.0, (catalogue * config.repeats + further) // width)
     steps = -(-rows // config.batch_size)
@@ -440,10 +444,12 @@ def _judging(config: InstructedConfig, scene: Scene, users: int, candidates: flo
     tail = float(np.mean([len(ids) for ids in _tails(config, plant, split, style)]))
     # Answers of one token are read behind a tail; longer ones are completions of their own, each with its tail.
     options = option_tokens(reader, [YES, NO] if style == "like" else RATINGS, config.prompt)  # type: ignore[arg-type]
-    copies = 1 if max(map(len, options)) == 1 else len(options)
-    tokens = float(heads.mean()) - tail + candidates * copies * (tail + 2)
+    common, left, single = divided(options)
+    copies, labels = (1, 1) if single else (len(left), sum(len(option) + 1 for option in left))
+    asked = tail + len(common) + (0 if single else float(np.mean([len(option) for option in left])))
+    tokens = float(heads.mean()) - tail + candidates * copies * asked
     batches = max(1.0, users * tokens / config.batch_tokens)
-    work = batches * plant.forward(1, users * tokens / batches, users * candidates * copies / batches, tokens)
+    work = batches * plant.forward(1, users * tokens / batches, users * candidates * labels / batches, MASKED * tokens)
     work += passes(users * tokens * tokens, MASK_PASSES)
     return work + Work(read=users * tokens, memory=plant.weights)
 

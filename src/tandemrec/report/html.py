@@ -118,6 +118,7 @@ def comparison_page(
         "title": f"Comparison of {', '.join(names)}",
         "question": _question(results),
         "tails": list(_tails(results)),
+        "tails_note": "" if any(segment_grids(results)) else _no_tails(results["evaluation"]["headline"]),
         "protocol": _protocol(results),
         "card_title": "Runs",
         "card": [],
@@ -183,6 +184,14 @@ def _tails(results: Mapping[str, Any]) -> Iterator[tuple[Markup, str, list[str],
         caption = f"{metric} by {name}, in groups of about equal size; cold: none in training.{left_out}"
         figures = [[system, *(f"{f['mean']:.4f} ± {f['standard_error']:.4f}" for f in row)] for system, *row in rows]
         yield plot, caption, header, figures
+
+
+def _no_tails(metric: str) -> str:
+    """Why a comparison does not say where systems are right."""
+    return (
+        f"Groups of users and items are left out: the runs did not all cut them by {metric}, but by their own "
+        f"headline metric. `tandem run RECIPE --set evaluation.headline={metric}` judges a run again by it and trains nothing."
+    )
 
 
 def _curves(models: Mapping[str, Any]) -> Iterator[tuple[str, list[Markup], str]]:

@@ -30,7 +30,7 @@ def _cells(row: Mapping[str, Any], priced: bool) -> list[str]:
     bound = "≤ " if row["at_most"] else ""
     return [
         "?" if row["seconds"] is None else bound + duration(row["seconds"]),
-        *(("?" if row["money"] is None else bound + _price(row["money"]),) if priced else ()),
+        *(("?" if row["money"] is None else _bounded(bound, money(row["money"])),) if priced else ()),
         str(row["epochs"] or ""),
         count(row["read_tokens"] + row["written_tokens"]),
         _operations(row["flops"]),
@@ -55,8 +55,9 @@ def _operations(flops: float) -> str:
     return f"{flops / 1e12:.1f} T" if flops >= 5e10 else ""
 
 
-def _price(value: float | None) -> str:
-    return "< 0.01" if value is not None and value < 0.005 else money(value)
+def _bounded(bound: str, value: str) -> str:
+    """A value that is below a bound already needs no other."""
+    return value if value.startswith("<") else bound + value
 
 
 def plan_notes(plan: Mapping[str, Any]) -> Iterator[str]:

@@ -29,7 +29,7 @@ from tandemrec.work import FLOAT, NOTHING, Scene, Work, passes, product
 PRODUCTS = 30
 """Curvature products that conjugate gradients take on data like MovieLens and Amazon's; at most `max_iterations`."""
 
-ERROR_PASSES = 8
+ERROR_PASSES = 14
 """Passes over the scores of all items that a sample's error takes."""
 
 ROUNDS = 50
