@@ -189,8 +189,8 @@ def _tails(results: Mapping[str, Any]) -> Iterator[tuple[Markup, str, list[str],
 def _no_tails(metric: str) -> str:
     """Why a comparison does not say where systems are right."""
     return (
-        f"Groups of users and items are left out: the runs did not all cut them by {metric}, but by their own "
-        f"headline metric. `tandem run RECIPE --set evaluation.headline={metric}` judges a run again by it and trains nothing."
+        f"Groups of users and items are left out: the runs did not all cut them by {metric}, but by their own headline "
+        f"metric. `tandem run RECIPE --set evaluation.headline={metric}` judges a run again and trains nothing."
     )
 
 
