@@ -75,7 +75,7 @@ KEPT = 18
 
 MASK_PASSES, MASKED = 4, 2
 """Passes over every pair of tokens of a packed row for which of them sees which, and how many times as long attention
-under that mask takes as the products that it is counted by."""
+takes under such a mask, or one of padding, as the products that it is counted by."""
 
 RATINGS = ["1", "2", "3", "4", "5"]
 """Answers that stand for a scale of ratings."""
@@ -179,13 +179,13 @@ class Plant:
             # Rows of all steps together; 1/8 more, since finished ones are dragged along for a while.
             share = min(1.0, 9 / 8 * each / steps)
             seen = width + beams * steps / 2
-            grown = self.forward(b * beams * share, 1, b * beams * share, seen)
+            grown = self.forward(b * beams * share, 1, b * beams * share, MASKED * seen)
             cache = lm.layers * lm.cached * self.entry * b * share * seen
             weights = Work(bytes=self.weights + cache, calls=STEP_CALLS)
             search = passes(b * beams * share * lm.vocabulary, 3)
             memory = lm.layers * lm.cached * self.entry * b * (width + beams * steps)
             memory += 4 * FLOAT * b * beams * lm.vocabulary + self.weights
-            work += self.forward(b, width, 0) + steps * (grown + weights + search) + Work(memory=memory)
+            work += self.forward(b, width, 0, MASKED * width) + steps * (grown + weights + search) + Work(memory=memory)
         return work + Work(read=float(prompts.sum()), written=len(prompts) * beams * float(answers.mean()))
 
     def encoded(self, texts: Sequence[str]) -> Work:
