@@ -63,6 +63,14 @@ def test_an_adapter_takes_the_flops_it_says(tiny: Callable[[str], str], split: S
     assert found == pytest.approx(plant.tuned(rows, width, 24, config).flops, rel=0.25)
 
 
+def test_texts_are_read_as_far_as_the_context_goes(nano_folder: Path, split: Split) -> None:
+    lm, reader = LanguageModel.load(str(nano_folder)), reader_of(PretrainedConfig(path=str(nano_folder)), split.dataset)
+    texts = [*split.dataset.titles[:5], "word " * 3 * lm.context]
+    before = TRAFFIC.read
+    lm.encode(texts)
+    assert Plant(reader, False, 4).encoded(texts).read == TRAFFIC.read - before
+
+
 def test_tokens_of_a_nano_model_are_counted_before_it_is_built(nano_folder: Path, split: Split) -> None:
     config = NanoConfig(millions=0.05, vocabulary=300, context=128, row_tokens=32, repeats=2)
     foreseen, built = reader_of(config, split.dataset), reader_of(config, split.dataset, nano_folder)

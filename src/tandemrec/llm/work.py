@@ -189,8 +189,9 @@ class Plant:
         return work + Work(read=float(prompts.sum()), written=len(prompts) * beams * float(answers.mean()))
 
     def encoded(self, texts: Sequence[str]) -> Work:
-        """Vectors of texts."""
-        return self.read(np.array([len(ids) for ids in self.reader.tokenize(texts)], np.int64) + len(self.reader.bos))
+        """Vectors of texts, of which as much is read as the context has room for."""
+        lengths = np.array([len(ids) for ids in self.reader.tokenize(texts)], np.int64) + len(self.reader.bos)
+        return self.read(np.minimum(lengths, self.reader.context))
 
     def read(self, lengths: IntArray) -> Work:
         """Vectors of texts of so many tokens."""
