@@ -202,22 +202,24 @@ def _rating(found: dict[str, Any]) -> list[str]:
 
 def _plan(content: dict[str, Any]) -> list[str]:
     """The section of `benchmarks/plan.py`."""
-    rows, known = [], []
+    rows, known, outside = [], [], []
     for run, found in content["runs"].items():
         for row in found:
             sides = (row["measured"], row["cpu"])
             ratios = [row["predicted"] / side if row["predicted"] and side else None for side in sides]
             known.append(ratios)
+            if ratios[0] is None or not 0.5 <= ratios[0] <= 2:
+                outside.append(f"{row['stage']} of {run.partition(',')[0]}")
             seconds = ["" if row[key] is None else f"{row[key]:,.0f} s" for key in ("predicted", "measured", "cpu")]
             rows.append([run, row["stage"], *seconds, *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios)])
+    others = f" The others by wall time: {', '.join(outside)}." if outside else ""
     wall, processor = (sum(0.5 <= (pair[at] or 0) <= 2 for pair in known) for at in (0, 1))
     device = content["device"]
     return [
         "## tandem plan: predicted and measured",
         f"Every stage of more than {content['longer_than']:.0f} seconds; trainings by the epochs that they took. Of "
-        f"{len(known)} stages {processor} are predicted within a factor of two of their processor time, {wall} of "
-        "their wall time: most of these runs shared the machine with other work, which a plan cannot know. "
-        "`tandem plan --calibrate`, then `python benchmarks/plan.py --keep RUN …`",
+        f"{len(known)} stages {wall} are predicted within a factor of two of their wall time, {processor} of their "
+        f"processor time.{others} `tandem plan --calibrate`, then `python benchmarks/plan.py --keep RUN …`",
         table_of(["run", "stage", "predicted", "wall", "processor", "ratio to wall", "to processor"], rows),
         f"{device['title']}: {device['flops'] / 1e9:.0f} GFLOP/s, {device['bytes'] / 1e9:.1f} GB/s, "
         f"{device['call'] * 1e6:.0f} µs a call.",

@@ -101,7 +101,9 @@ def _afm(config: AFMConfig, size: int, fields: int, training: bool) -> Work:
 @interaction_work.register
 def _autoint(config: AutoIntConfig, size: int, fields: int, training: bool) -> Work:
     width, d = fields * config.dim, config.dim
-    layer = 4 * product(size * fields, d, d) + passes(size * fields * fields * d, 3) + passes(size * width, 4)
+    layer = 4 * product(size * fields, d, d) + passes(size * width, 4)
+    # Scores and mixtures are sums of products, each added to the last where it lies.
+    layer += passes(size * fields * fields * d, 2)
     layer += passes(size * fields * fields * config.heads, 3)
     last = config.layers[-1] if config.layers else 0
     deep = _deep(size, width, config.layers, config.dropout * training)
