@@ -8,9 +8,11 @@ from math import sqrt
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from scipy import stats
 
 from tandemrec.evaluation.crossed import SeedSpread, SeedSquares
+from tandemrec.evaluation.significance import holm
 from tandemrec.experiment.claims import settle, shares
 from tandemrec.experiment.papers import Paper, experiments, papers
 from tandemrec.experiment.reproduce import reproduce
@@ -25,6 +27,9 @@ from tandemrec.report.reproduction import (
     names_text,
     reproduction_markdown,
 )
+
+LEVEL = 0.05
+"""Of what is taken for chance."""
 
 FOLDER = "papers"
 """Below docs/results: a JSON file an experiment."""
@@ -87,7 +92,7 @@ def summary(docs: Path) -> list[str]:
         "much they vary is judged from all systems of a run together (moderated variances); two trainings tell hardly "
         "anything apart.",
         f"{_counted(every)} Of the claims that one system is more accurate than another, "
-        f"{_count(every, 'held', 'better')} of {_count(every, None, 'better')} held.",
+        f"{_count(every, 'held', 'better')} of {_count(every, None, 'better')} held. {_by_chance(every)}",
         *(part for name, paper, found in measured for part in _paper_summary(name, paper, found)),
     ]
 
@@ -138,6 +143,20 @@ def on_the_safe_side(results: dict[str, Any]) -> dict[str, Any]:
 def _count(found: Sequence[Mapping[str, Any]], verdict: str | None, kind: str | None = None) -> int:
     claims = [claim for one in found for claim in one["claims"]]
     return len([one for one in claims if verdict in (None, one["verdict"]) and kind in (None, one["kind"])])
+
+
+def _by_chance(found: Sequence[Mapping[str, Any]]) -> str:
+    """What a correction for each experiment leaves to chance, and what one for all of them together leaves over."""
+    tested = [[claim for claim in one["claims"] if claim.get("p_value") is not None] for one in found]
+    experiments, claims = sum(map(bool, tested)), [claim for several in tested for claim in several]
+    corrected = holm(np.array([claim["p_value"] for claim in claims]))
+    left = [claim["verdict"] for claim, p in zip(claims, corrected, strict=True) if p < LEVEL]
+    chance, kept = f"{LEVEL * experiments:.0f}", [f"{left.count(verdict)}" for verdict in ("held", "reversed")]
+    return (
+        "Many are asked in two protocols, and some in two experiments. The correction is for each experiment: among "
+        f"{experiments} with such claims about {chance} would settle something by chance if no two systems differed. "
+        f"Corrected for all {len(claims)} together, {kept[0]} held and {kept[1]} came out the other way round."
+    )
 
 
 def _excluded(found: Sequence[Mapping[str, Any]]) -> int:

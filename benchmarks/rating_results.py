@@ -8,7 +8,10 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import numpy as np
+
 from tandemrec import load_recipe, run
+from tandemrec.evaluation.significance import holm
 from tandemrec.report.leaderboard import table_of
 
 SEEDS = (42, 43, 44)
@@ -82,12 +85,12 @@ def sections(docs: Path) -> list[str]:
         if not path.exists():
             continue
         content = json.loads(path.read_text())
-        lines = []
+        lines, p_values = [], _corrected(content)
         for row in content["rows"]:
             alone, with_model = PUBLISHED[name].get(row["system"], ("", ""))
             errors = [row["metrics"][metric] for metric in ("rmse", "mae")]
             cells = [f"{error['mean']:.4f} ± {error['standard_error']:.4f}" for error in errors]
-            worst = _beside(row, content)
+            worst = _beside(row, content, p_values)
             lines.append([row["system"], cells[0], f"{errors[0]['seeds_sd']:.4f}", cells[1], worst, alone, with_model])
         header = ["system", "RMSE", "sd of seeds", "MAE", f"against {content['reference']}"]
         header += ["Llama4Rec's paper, RMSE / MAE", "… with a language model"]
@@ -97,18 +100,25 @@ def sections(docs: Path) -> list[str]:
             table_of(header, lines),
             f"{content['n']:,} test ratings of {data['users']:,} users and {data['items']:,} items; means of seeds "
             f"{', '.join(map(str, content['seeds']))}, ± the mean standard error over ratings, p the largest of the "
-            f"seeds'. {content['protocol']}",
+            f"seeds', of paired t-tests over ratings, corrected for the systems of the table (Holm). "
+            f"{content['protocol']}",
             f"Measured on {machine['processor']}, {machine['cores']} cores.",
         ]
     return parts
 
 
-def _beside(row: dict[str, Any], content: dict[str, Any]) -> str:
-    """Whether its RMSE is better than that of the system all are tested against, and the largest p of the seeds."""
+def _corrected(content: dict[str, Any]) -> dict[str, float]:
+    """The largest p of the seeds of every system that is tested, corrected by Holm."""
+    largest = {row["system"]: max(row["p_value"]) for row in content["rows"] if row["system"] != content["reference"]}
+    return dict(zip(largest, holm(np.array(list(largest.values()))).tolist(), strict=True))
+
+
+def _beside(row: dict[str, Any], content: dict[str, Any], p_values: dict[str, float]) -> str:
+    """Whether its RMSE is better than that of the system all are tested against, and its corrected p."""
     if row["system"] == content["reference"]:
         return ""
     theirs = next(one for one in content["rows"] if one["system"] == content["reference"])["metrics"]["rmse"]["mean"]
-    p_value = max(row["p_value"])
+    p_value = p_values[row["system"]]
     side = "better" if row["metrics"]["rmse"]["mean"] < theirs else "worse"
     side = side if p_value < 0.05 else "not told apart"
     return f"{side}, p = {p_value:.3f}" if p_value >= 0.001 else f"{side}, p < 0.001"

@@ -55,6 +55,7 @@ def test_repetitions_are_pooled_and_their_spread_is_shown(runs: Path, tmp_path: 
     rows = {row["system"]: row for row in found["leaderboard"]}
     assert set(rows) == {"Popularity", "EASE_co", "SASRec"}
     assert {row["repetitions"] for row in rows.values()} == {3}
+    assert "trained once" not in answer(found)
     means = [json.loads((runs / name / "results.json").read_text())["leaderboard"] for name in ("one", "two", "three")]
     sasrec = [next(r for r in board if r["system"] == "SASRec")["metrics"]["ndcg@10"]["mean"] for board in means]
     assert len(set(sasrec)) == 3
@@ -115,7 +116,12 @@ def test_what_cannot_be_compared_is_refused(runs: Path, tmp_path: Path, other: s
 def test_segments_of_another_metric_are_left_out(runs: Path) -> None:
     out = runs.parent / "by-hr"
     found = compare([runs / "one"], metric="hr@5", config=QUICK, out=out)
-    assert "evaluation.headline=hr@5" in (out / "compare.html").read_text(encoding="utf-8")
+    page = (out / "compare.html").read_text(encoding="utf-8")
+    assert "evaluation.headline=hr@5" in page
+    assert "Every system was trained once, so nothing is said about other trainings." in page
+    assert "torch" in page.partition("the runs did not all cut them")[2], "the run card"
+    compare([runs / "one"], config=QUICK, price=2.5, out=out)
+    assert "2.5 an hour" in (out / "compare.html").read_text(encoding="utf-8")
     assert not any("segments" in row for row in found["leaderboard"])
 
 

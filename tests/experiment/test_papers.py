@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import tandemrec
+from tandemrec.augmentation.dllm2rec import DLLM2RecConfig
 from tandemrec.errors import InputError
 from tandemrec.evaluation.ratings import RatingEvaluationConfig
 from tandemrec.experiment.fine_tunings import effort
@@ -205,6 +206,21 @@ def test_scaled_tables_of_the_same_data_share_their_trainings(data: str) -> None
     assert all(one.models[name] == two.models[name] for name in ("EASE", "MF", "MF IFT", "MF tuned"))
     assert one.models == proper.models
     assert (one.data, one.cleaning, one.split.sample) == (two.data, two.cleaning, two.split.sample)
+
+
+@pytest.mark.parametrize("scale", ["full", "scaled"])
+@pytest.mark.parametrize("data", ["game", "movie", "kindle"])
+def test_what_language_models_help_is_its_plain_self(data: str, scale: Scale) -> None:
+    """Students keep their kinds at every size, and LLM-CF's backbone is the plain model beside it."""
+    taught = experiment_recipe(f"soft/table-2-{data}-dllm2rec", scale).models
+    students = {name: model.student for name, model in taught.items() if isinstance(model, DLLM2RecConfig)}
+    assert students
+    for name, student in students.items():
+        assert student.model == name.split()[1].lower(), name
+        if scale == "full":
+            assert student == taught[name.split()[1]]
+    thoughts = experiment_recipe(f"soft/table-2-{data}-llm-cf", scale).models
+    assert thoughts["LLM-CF"].backbone == thoughts["SASRec sampled"]
 
 
 def test_another_protocol_is_another_experiment() -> None:

@@ -197,6 +197,46 @@ def test_measured_rates_are_kept_and_used(monkeypatch: pytest.MonkeyPatch) -> No
         here()
 
 
+@pytest.mark.parametrize(
+    ("title", "name"),
+    [
+        ("NVIDIA A100-SXM4-80GB", "a100"),
+        ("NVIDIA A100 80GB PCIe", "a100"),
+        ("NVIDIA A100-PCIE-40GB", "a100-40"),
+        ("Tesla T4", "t4"),
+        ("NVIDIA L4", "l4"),
+        ("NVIDIA L40S", "l40s"),
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("NVIDIA H200", "h200"),
+        ("NVIDIA GeForce RTX 4090", "4090"),
+    ],
+)
+def test_devices_are_known_by_what_drivers_call_them(title: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices.torch.cuda, "get_device_name", lambda: title)
+    monkeypatch.setattr(devices, "_memory", lambda kind: 2.0**34)
+    found = here("cuda")
+    assert (found.title, found.flops, found.memory) == (title, DEVICES[name].flops, 2.0**34)
+    assert not any(other.title != DEVICES[name].title and devices._named(title) == other for other in DEVICES.values())
+
+
+def test_a_device_that_nobody_knows_is_said_to_be_taken_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices.torch.cuda, "get_device_name", lambda: "Tesla V100-SXM2-16GB")
+    monkeypatch.setattr(devices, "_memory", lambda kind: 2.0**34)
+    assert here("cuda").title == "Tesla V100-SXM2-16GB, foreseen as an NVIDIA T4"
+
+
+def test_a_sum_that_leaves_stages_out_is_no_bound(tmp_path: Path) -> None:
+    found = plan(load_recipe(TINY), DEVICES["h100"], price=2.0, store=tmp_path)
+    found["total"]["at_most"] = True
+    last = [list(column.cells)[-1] for column in plan_table(found).columns]
+    assert last[1].startswith("≤ ")
+    found["total"]["unknown"] = ["fit:other"]
+    last = [list(column.cells)[-1] for column in plan_table(found).columns]
+    assert last[1].endswith(" + ?")
+    assert last[2].endswith(" + ?")
+    assert "≤" not in last[1] + last[2]
+
+
 def test_the_verb_prints_a_table_or_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for extra in ((), ("--json",)):
         with pytest.raises(SystemExit) as left:

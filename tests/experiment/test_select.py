@@ -8,9 +8,11 @@ from typing import Any
 
 import polars as pl
 import pytest
+import yaml
 from rich.console import Console
 
 from tandemrec.errors import InputError
+from tandemrec.experiment.compare import compare
 from tandemrec.experiment.export import export_training_set
 from tandemrec.experiment.recipe import Recipe, load_recipe
 from tandemrec.experiment.run import Run, run
@@ -131,6 +133,15 @@ def test_models_learn_from_what_their_selectors_chose(tmp_path: Path) -> None:
     made = [event.stage for event in events if event.what == "made"]
     assert {"select:DEALRec", "fit:few", "influence:SASRec"} <= set(made)
     assert not {"effort", "language-model", "split"} & set(made)
+
+    pooled = compare([tmp_path / "run", tmp_path / "other"])["leaderboard"]
+    assert {row["system"]: row["repetitions"] for row in pooled}["few"] == 2
+    tree = yaml.safe_load((tmp_path / "other" / "recipe.yaml").read_text())
+    tree["selection"]["budget"] = 12
+    (tmp_path / "other" / "recipe.yaml").write_text(yaml.safe_dump(tree))
+    apart = compare([tmp_path / "run", tmp_path / "other"])["leaderboard"]
+    budgets = "few (selection.selector.budget={})"
+    assert {row["system"] for row in apart} >= {budgets.format(10), budgets.format(12), "BIGRec"}
 
 
 def trl_reads(file: Path, folder: Path) -> list[dict[str, str]]:

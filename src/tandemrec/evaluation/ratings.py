@@ -44,7 +44,7 @@ class RatingEvaluationConfig(Config):
 
     def protocol(self) -> str:
         """One line that names every choice."""
-        return "Every target is predicted; tests are paired t-tests of squared and absolute errors, two-sided."
+        return "Every target is predicted."
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,7 @@ def compare(
         "split": runs[0].results["split"],
         "evaluation": {"task": "ranking"} | facts | {"headline": metric},
         "settings": config.model_dump(mode="json"),
+        "price": price,
     }
     pooled = pool(runs)
     results |= _judged(pooled, metric, metrics, lower_is_better=facts.get("task") == "rating", config=config)

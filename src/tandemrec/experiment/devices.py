@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -128,8 +129,16 @@ def find_device(name: str | None = None) -> Device:
     device = DEVICES.get(name.lower())
     if device is None:
         raise InputError(f"--device: found '{name}', expected cpu or one of {', '.join(DEVICES)}")
-    measured = [known for known in _calibrated().values() if device.title in known.title]
+    measured = [known for known in _calibrated().values() if _named(known.title) == device]
     return measured[0].model_copy(update={"name": device.name}) if measured else device
+
+
+def _named(title: str) -> Device | None:
+    """The device that drivers call so, such as `NVIDIA A100-SXM4-40GB`: all words of its own title but the maker's are
+    among theirs.
+    """
+    words = set(re.findall(r"\w+", title))
+    return next((device for device in DEVICES.values() if set(device.title.split()) - {"NVIDIA"} <= words), None)
 
 
 def here(kind: str | None = None) -> Device:
@@ -140,7 +149,9 @@ def here(kind: str | None = None) -> Device:
         return known
     if kind != "cpu":
         title = torch.cuda.get_device_name()
-        found = next((device for device in DEVICES.values() if device.title in title), DEVICES["t4"])
+        found = _named(title)
+        if found is None:
+            found, title = DEVICES["t4"], f"{title}, foreseen as an {DEVICES['t4'].title}"
         return found.model_copy(update={"title": title, "memory": _memory(kind)})
     threads, (flops, traffic) = torch.get_num_threads(), CORE
     rates = {"flops": flops * threads, "half_flops": flops * threads / 2, "bytes": traffic * threads}

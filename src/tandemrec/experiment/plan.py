@@ -25,6 +25,7 @@ from tandemrec.experiment.recipe import Recipe
 from tandemrec.experiment.run import check, walk
 from tandemrec.experiment.stages import CHOSEN, Stages
 from tandemrec.experiment.store import MANIFEST, Artifact, Store, manifest_files
+from tandemrec.llm.recommenders.base import LanguageModelUser
 from tandemrec.work import Foresight, Work, switches
 
 LIBRARIES = 0.6 * GIB
@@ -179,7 +180,7 @@ def _row(planned: Planned, device: Device, price: float | None) -> dict[str, Any
     fits, advice = True, None
     if not planned.found and planned.foresight is not None:
         fits = needed(work, device) <= device.memory
-        advice = None if fits else _advice(planned.foresight, work, device)
+        advice = None if fits else _advice(planned, work, device)
     row = {
         "stage": planned.artifact.name,
         "state": state,
@@ -219,16 +220,24 @@ def needed(work: Work, device: Device) -> float:
     return work.memory + (LIBRARIES if device.kind == "cpu" else 0.0)
 
 
-def _advice(foresight: Foresight, work: Work, device: Device) -> str:
-    """The first switches under which a stage fits, else over how many devices it would have to be shared."""
-    taken: list[str] = []
-    for switch, config in switches(foresight.config):
+def _advice(planned: Planned, work: Work, device: Device) -> str:
+    """The first switches under which a stage fits, as `--set` takes them; else over how many devices a language model
+    would have to be shared.
+    """
+    foresight, taken = planned.foresight, list[str]()
+    assert foresight is not None
+    _, known, name = planned.artifact.name.partition(":")
+    key = f"models.{name}." if known else ""
+    for setting, config in switches(foresight.config):
+        switch = key + setting
         smaller = foresight.work(config)
         if smaller is not None and smaller.memory < work.memory:
             taken = [*(text for text in taken if text.partition("=")[0] != switch.partition("=")[0]), switch]
             work = smaller
         if needed(work, device) <= device.memory:
             return ", ".join(taken)
-    parts = int(-(-needed(work, device) // device.memory))
     kept = f"{', '.join(taken)}, and " if taken else ""
+    if not isinstance(foresight.config, LanguageModelUser):
+        return f"{kept}a smaller model, or less data"
+    parts = int(-(-needed(work, device) // device.memory))
     return f"{kept}{parts} such devices or more that each hold a part (FSDP or DeepSpeed), or a smaller model"

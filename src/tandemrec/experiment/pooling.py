@@ -64,7 +64,7 @@ def pool(runs: Sequence[Run]) -> dict[str, Pooled]:
             asked = questions if asked is None else asked
             if not questions.equals(asked):
                 raise InputError(f"{runs[0].path} and {run.path} cannot be compared: they judge different users")
-            settings = _flat(recipe.models[name].model_dump(mode="json"))
+            settings = _flat(recipe.models[name].model_dump(mode="json") | _choice(recipe, name))
             system = found.setdefault(f"{name} {_identity(recipe, name)}", Pooled(name, settings))
             if repeat in system.frames and not system.frames[repeat].equals(frame):
                 raise InputError(
@@ -117,10 +117,30 @@ def _unlike(fact: object, other: object) -> object:
 
 
 def _identity(recipe: Recipe, name: str) -> str:
-    """Everything in the recipe that a system depends on: its settings and those of the systems it builds on."""
-    config = recipe.models[name]
-    partners = {partner: _identity(recipe, partner) for partner in config.partners()}
-    return json.dumps([config.model_dump(mode="json"), partners], sort_keys=True)
+    """Everything in the recipe that a system depends on: its settings, the choice that it learns from, and those of
+    the systems that it and the choice build on.
+    """
+    config, selector = recipe.models[name], recipe.selector_of(name)
+    judges = () if selector is None else recipe.judges(selector)
+    partners = {partner: _identity(recipe, partner) for partner in (*config.partners(), *judges)}
+    return json.dumps([config.model_dump(mode="json"), _choice(recipe, name), partners], sort_keys=True)
+
+
+def _choice(recipe: Recipe, name: str) -> dict[str, Any]:
+    """The settings of the selector whose choice a system learns from; empty for one that learns from everything."""
+    selector, selection = recipe.selector_of(name), recipe.selection
+    if selector is None or selection is None:
+        return {}
+    named = selection.language_model_of(selector)
+    return {
+        "selection": {
+            "selector": selection.selectors[selector].model_dump(mode="json")
+            | {"budget": selection.budget_of(selector)},
+            "loss": selection.loss.model_dump(mode="json"),
+            "effort": selection.effort.model_dump(mode="json"),
+            "language_model": None if named is None else recipe.models[named].model_dump(mode="json"),
+        }
+    }
 
 
 def _labelled(systems: Iterable[Pooled]) -> dict[str, Pooled]:

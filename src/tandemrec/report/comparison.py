@@ -34,6 +34,8 @@ def answer(results: Mapping[str, Any]) -> str:
     else:
         text = f"{found}, but its lead over {_listed(tied)} may be chance (Holm's correction for {tests})."
     limit, power = results["resolvable"], results["settings"]["power"]
+    if all(row.get("repetitions", 1) == 1 for row in rows):
+        text += " Every system was trained once, so nothing is said about other trainings."
     return (
         f"{text} With these {results['users']:,} users a true difference of {limit['one_test']:.4f} is found in "
         f"{power:.0%} of cases by one test, {limit['all_tests']:.4f} among all pairs (median over pairs)."
@@ -74,7 +76,7 @@ def comparison_markdown(results: Mapping[str, Any]) -> str:
         f"Mean ± standard error over {_over(results)}.",
         "## Every pair" if results["pairs"] else "",
         table_of(*pair_table(results)) if results["pairs"] else "",
-        cost_markdown(results, results["costs"]),
+        cost_markdown(results, results["costs"], results["price"]),
         "## How",
         how(results),
         table_of(*runs_table(results)),

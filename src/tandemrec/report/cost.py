@@ -60,17 +60,22 @@ def cost_rows(results: Mapping[str, Any], costs: Mapping[str, Cost]) -> tuple[li
     return filled(header, rows)
 
 
-COST_NOTE = (
+_NOTE = (
     "Training is every stage a system took, those of the language model and of the systems it builds on included; "
     "inference is loading and judging. Unbeaten: no other system is as good for less or better for no more. Stages "
-    "share the machine with whatever else ran on it. Money is the machine's time at the price given, if any, and what "
-    "chat endpoints charged for answers that were not paid before."
+    "share the machine with whatever else ran on it. Money is "
 )
 
 
-def cost_markdown(results: Mapping[str, Any], costs: Mapping[str, Cost]) -> str:
+def cost_note(price: float | None) -> str:
+    """What stands in the table, at a price of an hour of the machine."""
+    machine = "" if price is None else f"the machine's time at {price:g} an hour, and "
+    return f"{_NOTE}{machine}what chat endpoints charged for answers that were not paid before."
+
+
+def cost_markdown(results: Mapping[str, Any], costs: Mapping[str, Cost], price: float | None = None) -> str:
     """The table with its note; empty where nothing is known."""
-    return f"## Cost\n\n{table_of(*cost_rows(results, costs))}\n\n{COST_NOTE}" if costs else ""
+    return f"## Cost\n\n{table_of(*cost_rows(results, costs))}\n\n{cost_note(price)}" if costs else ""
 
 
 def mean_cost(costs: Sequence[Cost]) -> Cost:

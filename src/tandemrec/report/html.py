@@ -20,7 +20,7 @@ from tandemrec.report.comparison import (
     pair_table,
     runs_table,
 )
-from tandemrec.report.cost import COST_NOTE, Cost, cost_rows, duration, fronts, memory, money, run_costs
+from tandemrec.report.cost import Cost, cost_note, cost_rows, duration, fronts, memory, money, run_costs
 from tandemrec.report.leaderboard import filled, is_rating
 from tandemrec.report.plan import foretold
 from tandemrec.report.prepared import HEADING as PREPARED
@@ -51,7 +51,7 @@ def run_page(results: Mapping[str, Any], card: Mapping[str, Any], price: float |
         price: of an hour of the machine, for the costs.
     """
     costs = run_costs(results, card, price)
-    view = _judgement(results) | _cost_view(results, costs) | _details(results, card)
+    view = _judgement(results) | _cost_view(results, costs, price) | _details(results, card)
     view |= {
         "title": results["name"],
         "question": results["description"] or _question(results),
@@ -110,7 +110,7 @@ def comparison_page(
         shown: what replaces parts of the page or joins them: title, question, answer, and a paper's figures and claims.
     """
     names = list(dict.fromkeys(run["name"] for run in results["runs"]))
-    view = _judgement(results) | _cost_view(results, results["costs"]) | _details(*first)
+    view = _judgement(results) | _cost_view(results, results["costs"], results["price"]) | _details(*first)
     view |= {
         "details_note": f"What is told of single runs below is of {results['runs'][0]['path']}."
         if len(results["runs"]) > 1
@@ -120,8 +120,8 @@ def comparison_page(
         "tails": list(_tails(results)),
         "tails_note": "" if any(segment_grids(results)) else _no_tails(results["evaluation"]["headline"]),
         "protocol": _protocol(results),
-        "card_title": "Runs",
-        "card": [],
+        "card_title": "Runs" if len(results["runs"]) == 1 else "Runs; the card is that of the first",
+        "card": _card(*first),
         "stages_title": f"{len(results['runs'])} runs",
         "stages": runs_table(results),
     }
@@ -154,7 +154,7 @@ def _judgement(results: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _cost_view(results: Mapping[str, Any], costs: Mapping[str, Cost]) -> dict[str, Any]:
+def _cost_view(results: Mapping[str, Any], costs: Mapping[str, Cost], price: float | None) -> dict[str, Any]:
     if not costs:
         return {}
     metric, on_front = results["evaluation"]["headline"], fronts(results, costs)
@@ -170,7 +170,7 @@ def _cost_view(results: Mapping[str, Any], costs: Mapping[str, Cost]) -> dict[st
         ]
         marked = [(*point, point[0] in on_front[key]) for point in points]
         plots.append((scatter_plot(marked, label, metric, duration), f"{caption} Filled: unbeaten."))
-    return {"pareto": plots, "costs": cost_rows(results, costs), "cost_note": COST_NOTE}
+    return {"pareto": plots, "costs": cost_rows(results, costs), "cost_note": cost_note(price)}
 
 
 def _tails(results: Mapping[str, Any]) -> Iterator[tuple[Markup, str, list[str], list[list[str]]]]:

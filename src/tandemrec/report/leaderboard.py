@@ -100,9 +100,10 @@ def _last_header(results: Mapping[str, Any], ranking: str) -> str:
 
 
 def _last(row: Mapping[str, Any], results: Mapping[str, Any]) -> str:
-    """Share of exact titles; of a rating run the p-value of the headline error against the reference."""
+    """Share of exact titles; of a rating run the p-value of the headline error against the reference, corrected."""
     if is_rating(results):
-        test = row["against_reference"][results["evaluation"]["headline"]]
-        return "" if row["system"] == results["evaluation"]["reference"] else f"{test['p_value']:.2g}"
+        asked = {row["system"], results["evaluation"]["reference"]}
+        tests = [pair for pair in results["pairs"] if {pair["system"], pair["other"]} == asked]
+        return f"{tests[0]['p_holm']:.2g}" if tests else ""
     outputs = row.get("outputs")
     return f"{outputs['exact_share']:.1%}" if outputs else ""

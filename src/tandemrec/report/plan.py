@@ -20,7 +20,11 @@ def plan_table(plan: Mapping[str, Any]) -> Table:
     for row in plan["stages"]:
         table.add_row(row["stage"], *_cells(row, priced), style=None if row["fits"] else "red")
     table.add_section()
-    table.add_row("all", *_cells(plan["total"] | {"state": "to make", "epochs": 0}, priced))
+    total = plan["total"]
+    partly = bool(total["unknown"] or total["untimed"])
+    cells = _cells(total | {"state": "to make", "epochs": 0, "at_most": total["at_most"] and not partly}, priced)
+    # What is left out makes the sum no bound of the whole.
+    table.add_row("all", *[f"{cell} + ?" if partly and at < 1 + priced else cell for at, cell in enumerate(cells)])
     return table
 
 
