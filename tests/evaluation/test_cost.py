@@ -29,23 +29,23 @@ CARD = {
 
 
 def test_a_system_pays_for_what_it_builds_on() -> None:
-    found = system_cost(CARD, "A", examples=200, price=36.0)
+    found = system_cost(CARD, "A", users=200, price=36.0)
     assert found == {
         "seconds": 120, "cpu_seconds": 2, "accelerator_seconds": 0, "tokens": 5700, "peak_memory_mib": 90,
         "accelerator_peak_mib": 0, "seconds_per_1000": 20, "money": pytest.approx(1.2), "money_per_1000": 0.2,
     }  # fmt: skip
-    other = system_cost(CARD, "B", examples=200)
+    other = system_cost(CARD, "B", users=200)
     assert (other["seconds"], other["cpu_seconds"], other["tokens"]) == (150, None, 5700)
     assert "money" not in other
-    assert system_cost({"stages": []}, "A", examples=1) is None
+    assert system_cost({"stages": []}, "A", users=1) is None
 
 
 def test_what_endpoints_charged_is_money() -> None:
     stages = [one | {"fees": {"fit:A": 0.5, "evaluate:A": 0.02}.get(one["id"])} for one in CARD["stages"]]
-    free, priced = (system_cost(CARD | {"stages": stages}, "A", examples=200, price=price) for price in (None, 36.0))
+    free, priced = (system_cost(CARD | {"stages": stages}, "A", users=200, price=price) for price in (None, 36.0))
     assert (free["money"], free["money_per_1000"]) == (0.5, pytest.approx(0.1))
     assert (priced["money"], priced["money_per_1000"]) == (pytest.approx(1.7), pytest.approx(0.3))
-    assert "money" in (system_cost(CARD | {"stages": stages}, "B", examples=200) or {})
+    assert "money" in (system_cost(CARD | {"stages": stages}, "B", users=200) or {})
 
 
 def test_a_language_model_that_was_built_counts_as_given() -> None:

@@ -167,3 +167,14 @@ def test_what_cannot_be_written_or_read_is_refused(runs: Path, tmp_path: Path) -
     (tmp_path / "damaged" / "per_user.parquet").unlink()
     with pytest.raises(InputError, match=r"per_user.parquet cannot be read"):
         compare([tmp_path / "damaged"])
+
+
+def test_costs_of_a_thousand_users_are_those_of_users_with_several_examples(tmp_path: Path) -> None:
+    change = {"split": {"protocol": "time-windows", "sample": {"test": 150}}}
+    finished = run(load_recipe(TINY, change), tmp_path / "run", store=tmp_path / "store")
+    users, examples = finished.results["users"], finished.results["evaluation"]["n"]
+    assert users < examples
+    judging = {stage["stage"]: stage["seconds"] for stage in finished.card["stages"]}["evaluate:SASRec"]
+    costs = compare([tmp_path / "run"], config=QUICK)["costs"]
+    assert costs["SASRec"]["seconds_per_1000"] == pytest.approx(judging / users * 1000)
+    assert f"over {examples:,} examples of {users:,} users" in (tmp_path / "run" / "report.md").read_text()

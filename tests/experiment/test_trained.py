@@ -62,7 +62,7 @@ def test_a_student_of_another_runs_teacher(two: Two) -> None:
 
 
 def test_what_training_cost_elsewhere_is_counted(two: Two) -> None:
-    costs = [system_cost(found.card, "BIGRec", examples=60) for found in (two.first, two.second)]
+    costs = [system_cost(found.card, "BIGRec", users=60) for found in (two.first, two.second)]
     assert costs[0] is not None
     assert costs[1] is not None
     assert costs[0]["seconds"] == costs[1]["seconds"]

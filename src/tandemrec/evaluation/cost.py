@@ -13,17 +13,17 @@ BUILDING = "language-model"
 
 
 def system_cost(
-    card: Mapping[str, Any], system: str, *, examples: int, price: float | None = None
+    card: Mapping[str, Any], system: str, *, users: int, price: float | None = None
 ) -> dict[str, float | None] | None:
     """Training and inference of a system.
 
     Training is every stage it took, those of the language model and of the systems that it builds on included, each
-    once; sums and the largest peaks. Inference is its judgement, loading included, over the number of examples.
+    once; sums and the largest peaks. Inference is its judgement, loading included, over the number of users.
 
     Args:
         card: a run card.
         system: name on the leaderboard.
-        examples: how many were judged.
+        users: of the judged questions, of which one may have several.
         price: of an hour of the machine; None: money is what endpoints charged, and left out where that is nothing.
 
     Returns:
@@ -37,9 +37,9 @@ def system_cost(
     judgement = _stages(card)[judging]
     cost: dict[str, float | None] = {key: _total(needed, key) for key in SUMMED}
     cost |= {key: max((stage[key] for stage in needed if stage[key] is not None), default=None) for key in PEAKS}
-    each = judgement["seconds"] / examples * 1000
+    each = judgement["seconds"] / users * 1000
     cost["seconds_per_1000"] = each
-    fees, judged = _fees(needed), _fees([judgement]) / examples * 1000
+    fees, judged = _fees(needed), _fees([judgement]) / users * 1000
     if price is not None or fees or judged:
         hour = price or 0.0
         cost |= {"money": (cost["seconds"] or 0.0) / 3600 * hour + fees, "money_per_1000": each / 3600 * hour + judged}

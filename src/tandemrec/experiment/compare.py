@@ -71,7 +71,7 @@ def compare(
     pooled = pool(runs)
     results |= _judged(pooled, metric, metrics, lower_is_better=facts.get("task") == "rating", config=config)
     _add_segments(results["leaderboard"], pooled, metric)
-    costs = _costs(pooled, facts["n"], price)
+    costs = _costs(pooled, results["users"], price)
     results["costs"] = {row["system"]: costs[row["system"]] for row in results["leaderboard"] if row["system"] in costs}
     if out is not None:
         _write(out, results, runs[0])
@@ -132,11 +132,11 @@ def _mean_of(figures: Sequence[dict[str, float]]) -> dict[str, float]:
     return {key: sum(figure[key] for figure in figures) / len(figures) for key in figures[0]}
 
 
-def _costs(pooled: dict[str, Pooled], examples: int, price: float | None) -> dict[str, Cost]:
+def _costs(pooled: dict[str, Pooled], users: int, price: float | None) -> dict[str, Cost]:
     """Mean cost of every system over its repetitions, where all their run cards say what it took."""
     costs = {}
     for label, system in pooled.items():
-        found = [system_cost(run.card, system.name, examples=examples, price=price) for run in system.runs.values()]
+        found = [system_cost(run.card, system.name, users=users, price=price) for run in system.runs.values()]
         known = [cost for cost in found if cost is not None]
         if len(known) == len(found):
             costs[label] = mean_cost(known)

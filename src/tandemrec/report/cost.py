@@ -13,8 +13,8 @@ Cost = Mapping[str, float | None]
 
 def run_costs(results: Mapping[str, Any], card: Mapping[str, Any], price: float | None = None) -> dict[str, Cost]:
     """The cost of every system of a run; empty for cards that do not say."""
-    n = results["evaluation"]["n"]
-    found = {row["system"]: system_cost(card, row["system"], examples=n, price=price) for row in results["leaderboard"]}
+    n = results["users"]
+    found = {row["system"]: system_cost(card, row["system"], users=n, price=price) for row in results["leaderboard"]}
     return {system: cost for system, cost in found.items() if cost is not None}
 
 

@@ -24,6 +24,13 @@ def cell(metric: Mapping[str, float]) -> str:
     return f"{metric['mean']:.4f} ± {metric['standard_error']:.4f}"
 
 
+def judged(results: Mapping[str, Any]) -> str:
+    """How many questions of how many users were judged."""
+    n, users = results["evaluation"]["n"], results["users"]
+    asked = f"{n:,} ratings of " if is_rating(results) else "" if n == users else f"{n:,} examples of "
+    return f"{asked}{users:,} users"
+
+
 def terminal_table(results: Mapping[str, Any]) -> Table:
     """One row a system, best first; the standard error stands beside the headline metric, the best values are bold.
 
@@ -32,10 +39,7 @@ def terminal_table(results: Mapping[str, Any]) -> Table:
     """
     headline, metrics = results["evaluation"]["headline"], _shown(results)
     rates = is_rating(results)
-    table = Table(
-        title=f"{results['name']}: {results['evaluation']['part']} part, "
-        f"{results['evaluation']['n']:,} {'ratings' if rates else 'users'}"
-    )
+    table = Table(title=f"{results['name']}: {results['evaluation']['part']} part, {judged(results)}")
     table.add_column("system", no_wrap=True, max_width=32)
     for metric in metrics:
         table.add_column(metric, justify="right", no_wrap=True)

@@ -8,7 +8,7 @@ from typing import Any
 from tandemrec.report.beyond import beyond_markdown
 from tandemrec.report.comparison import answer
 from tandemrec.report.cost import cost_markdown, run_costs
-from tandemrec.report.leaderboard import cell, is_rating, markdown_table, table_of
+from tandemrec.report.leaderboard import cell, is_rating, judged, markdown_table, table_of
 from tandemrec.report.plan import foretold
 from tandemrec.report.prepared import origins, prepared_markdown
 from tandemrec.report.reranking import reranking_markdown
@@ -25,8 +25,7 @@ def markdown_page(results: Mapping[str, Any], card: Mapping[str, Any]) -> str:
         results["description"],
         answer(results),
         markdown_table(results),
-        f"{_what(results)} ± standard error over {results['evaluation']['n']:,} "
-        f"{'ratings' if is_rating(results) else 'users'}. {results['evaluation']['protocol']}",
+        f"{_what(results)} ± standard error over {judged(results)}. {results['evaluation']['protocol']}",
         segments_markdown(results),
         reranking_markdown(results, card),
         prepared_markdown(card),
