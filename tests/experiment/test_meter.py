@@ -19,7 +19,29 @@ def test_time_and_work_are_apart() -> None:
     idle = meter.read()
     assert idle["seconds"] >= 0.2
     assert idle["cpu_seconds"] < idle["seconds"]
-    assert idle["accelerator_seconds"] == idle["seconds"] * idle["accelerators"]
+    assert idle["accelerators"] == idle["accelerator_seconds"] == 0
+
+
+@pytest.mark.parametrize(("processes", "used"), [("1", True), ("4", True), ("4", False)])
+def test_a_process_is_charged_for_its_own_accelerator_where_it_used_it(
+    processes: str, used: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a machine with eight, which this one need not have."""
+    allocations = [17]
+    monkeypatch.setenv("WORLD_SIZE", processes)
+    monkeypatch.setenv("TANDEMREC_DEVICE", "cuda")
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
+    monkeypatch.setattr("torch.cuda.reset_peak_memory_stats", lambda number: None)
+    monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda number: 3 * 2**20)
+    monkeypatch.setattr("torch.cuda.memory_stats", lambda number: {"allocation.all.allocated": allocations[0]})
+    meter = Meter()
+    allocations[0] += used
+    time.sleep(0.05)
+    cost = meter.read()
+    assert cost["accelerators"] == int(processes) * used
+    assert cost["accelerator_seconds"] == pytest.approx(cost["seconds"] * int(processes) * used, abs=0.01)
+    assert cost["accelerator_peak_mib"] == 3.0 * used
 
 
 @pytest.mark.skipif(not CLEAR.exists(), reason="this system has no /proc/self/clear_refs")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any, Self
 
+import torch
+
 from tandemrec.experiment.card import peak_memory_mib
 from tandemrec.experiment.files import write_whole
 from tandemrec.llm.traffic import TRAFFIC
+from tandemrec.training import default_device, process_count
 
 CLEAR, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
@@ -39,8 +41,7 @@ class Meter:
         self._before: dict[str, Any] = json.loads(notes.read_text()) if notes is not None and notes.exists() else {}
         self._started, self._busy = time.monotonic(), _processor_seconds()
         self._own_peak, self._tokens = _forget_peak(), TRAFFIC.now()
-        for device in _accelerators():
-            device.reset()
+        self._accelerator = _Accelerator.of_this_process()
 
     def __enter__(self) -> Self:
         self._writer = threading.Thread(target=self._take_notes, daemon=True)
@@ -52,22 +53,24 @@ class Meter:
         self._writer.join()
 
     def read(self) -> dict[str, Any]:
-        """Seconds of wall time and of all processor cores; peak memory in MiB, None where the system does not tell that
-        of a part of a process; accelerators that were there, seconds × their number, and the peak of the fullest;
-        tokens that language models read and wrote for answers, and what endpoints charged for theirs.
+        """Seconds of wall time and of all processor cores of this process; peak memory in MiB, None where the system
+        does not tell that of a part of a process; accelerators that were used, one a process, seconds × their number,
+        and the peak of this process's; tokens that language models read and wrote for answers, and what endpoints
+        charged for theirs.
         """
         now = self._attempt()
         return {name: _joined(name, self._before.get(name), value) for name, value in now.items()}
 
     def _attempt(self) -> dict[str, Any]:
-        wall, devices = time.monotonic() - self._started, _accelerators()
+        wall = time.monotonic() - self._started
+        used = 0 if self._accelerator is None or not self._accelerator.used() else process_count()
         return {
             "seconds": round(wall, 3),
             "cpu_seconds": round(_processor_seconds() - self._busy, 3),
             "peak_memory_mib": _peak_since() if self._own_peak else None,
-            "accelerators": len(devices),
-            "accelerator_seconds": round(wall * len(devices), 3),
-            "accelerator_peak_mib": round(max((device.peak_mib() for device in devices), default=0.0), 1),
+            "accelerators": used,
+            "accelerator_seconds": round(wall * used, 3),
+            "accelerator_peak_mib": round(self._accelerator.peak_mib(), 1) if used and self._accelerator else 0.0,
             "read_tokens": TRAFFIC.read - self._tokens.read,
             "written_tokens": TRAFFIC.written - self._tokens.written,
             "fees": TRAFFIC.fees - self._tokens.fees,
@@ -91,24 +94,32 @@ def _joined(name: str, before: Any, now: Any) -> Any:
 
 
 class _Accelerator:
-    """A CUDA device of this process."""
+    """The CUDA device of this process; others of the machine are no cost of it."""
 
-    def __init__(self, torch: Any, number: int) -> None:
-        self._cuda, self._number = torch.cuda, number
+    def __init__(self, number: int) -> None:
+        self._number, self._before = number, 0
+        if self._ready():
+            torch.cuda.reset_peak_memory_stats(number)
+            self._before = self._allocations()
 
-    def reset(self) -> None:
-        self._cuda.reset_peak_memory_stats(self._number)
+    @classmethod
+    def of_this_process(cls) -> Self | None:
+        device = default_device()
+        return cls(device.index or 0) if device.type == "cuda" else None
+
+    def used(self) -> bool:
+        """Whether anything was computed on it: what never asked it for memory ran elsewhere."""
+        return self._ready() and self._allocations() > self._before
 
     def peak_mib(self) -> float:
-        return float(self._cuda.max_memory_allocated(self._number)) / 2**20
+        return float(torch.cuda.max_memory_allocated(self._number)) / 2**20
 
+    def _ready(self) -> bool:
+        """Asking a driver that nothing has started yet would start it."""
+        return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
-def _accelerators() -> list[_Accelerator]:
-    """Those that torch, if it is loaded, has used: asking for others would start a driver for nothing."""
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
-        return []
-    return [_Accelerator(torch, number) for number in range(torch.cuda.device_count())]
+    def _allocations(self) -> int:
+        return int(torch.cuda.memory_stats(self._number)["allocation.all.allocated"])
 
 
 def _processor_seconds() -> float:
