@@ -28,9 +28,6 @@ from tandemrec.report.reproduction import (
     reproduction_markdown,
 )
 
-LEVEL = 0.05
-"""Of what is taken for chance."""
-
 FOLDER = "papers"
 """Below docs/results: a JSON file an experiment."""
 
@@ -148,14 +145,16 @@ def _count(found: Sequence[Mapping[str, Any]], verdict: str | None, kind: str | 
 def _by_chance(found: Sequence[Mapping[str, Any]]) -> str:
     """What a correction for each experiment leaves to chance, and what one for all of them together leaves over."""
     tested = [[claim for claim in one["claims"] if claim.get("p_value") is not None] for one in found]
-    experiments, claims = sum(map(bool, tested)), [claim for several in tested for claim in several]
+    errors = [1 - one["level"] for one, several in zip(found, tested, strict=True) if several]
+    claims = [claim for several in tested for claim in several]
     corrected = holm(np.array([claim["p_value"] for claim in claims]))
-    left = [claim["verdict"] for claim, p in zip(claims, corrected, strict=True) if p < LEVEL]
-    chance, kept = f"{LEVEL * experiments:.0f}", [f"{left.count(verdict)}" for verdict in ("held", "reversed")]
+    left = [claim["verdict"] for claim, p in zip(claims, corrected, strict=True) if p < min(errors)]
+    kept = [left.count(verdict) for verdict in ("held", "reversed")]
     return (
         "Many are asked in two protocols, and some in two experiments. The correction is for each experiment: among "
-        f"{experiments} with such claims about {chance} would settle something by chance if no two systems differed. "
-        f"Corrected for all {len(claims)} together, {kept[0]} held and {kept[1]} came out the other way round."
+        f"{len(errors)} with such claims about {sum(errors):.0f} would settle something by chance if no two systems "
+        f"differed. Corrected for all {len(claims)} together, {kept[0]} held and {kept[1]} came out the other way "
+        "round."
     )
 
 

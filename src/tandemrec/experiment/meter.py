@@ -41,7 +41,7 @@ class Meter:
         self._before: dict[str, Any] = json.loads(notes.read_text()) if notes is not None and notes.exists() else {}
         self._started, self._busy = time.monotonic(), _processor_seconds()
         self._own_peak, self._tokens = _forget_peak(), TRAFFIC.now()
-        self._accelerator = _Accelerator.of_this_process()
+        self._accelerator = _Accelerator(default_device())
 
     def __enter__(self) -> Self:
         self._writer = threading.Thread(target=self._take_notes, daemon=True)
@@ -63,14 +63,14 @@ class Meter:
 
     def _attempt(self) -> dict[str, Any]:
         wall = time.monotonic() - self._started
-        used = 0 if self._accelerator is None or not self._accelerator.used() else process_count()
+        used = process_count() if self._accelerator.used() else 0
         return {
             "seconds": round(wall, 3),
             "cpu_seconds": round(_processor_seconds() - self._busy, 3),
             "peak_memory_mib": _peak_since() if self._own_peak else None,
             "accelerators": used,
             "accelerator_seconds": round(wall * used, 3),
-            "accelerator_peak_mib": round(self._accelerator.peak_mib(), 1) if used and self._accelerator else 0.0,
+            "accelerator_peak_mib": round(self._accelerator.peak_mib(), 1) if used else 0.0,
             "read_tokens": TRAFFIC.read - self._tokens.read,
             "written_tokens": TRAFFIC.written - self._tokens.written,
             "fees": TRAFFIC.fees - self._tokens.fees,
@@ -94,18 +94,13 @@ def _joined(name: str, before: Any, now: Any) -> Any:
 
 
 class _Accelerator:
-    """The CUDA device of this process; others of the machine are no cost of it."""
+    """The CUDA device of this process, if it has one; others of the machine are no cost of it."""
 
-    def __init__(self, number: int) -> None:
-        self._number, self._before = number, 0
+    def __init__(self, device: torch.device) -> None:
+        self._cuda, self._number, self._before = device.type == "cuda", device.index or 0, 0
         if self._ready():
-            torch.cuda.reset_peak_memory_stats(number)
+            torch.cuda.reset_peak_memory_stats(self._number)
             self._before = self._allocations()
-
-    @classmethod
-    def of_this_process(cls) -> Self | None:
-        device = default_device()
-        return cls(device.index or 0) if device.type == "cuda" else None
 
     def used(self) -> bool:
         """Whether anything was computed on it: what never asked it for memory ran elsewhere."""
@@ -116,7 +111,7 @@ class _Accelerator:
 
     def _ready(self) -> bool:
         """Asking a driver that nothing has started yet would start it."""
-        return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+        return self._cuda and bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
     def _allocations(self) -> int:
         return int(torch.cuda.memory_stats(self._number)["allocation.all.allocated"])

@@ -180,7 +180,7 @@ def _row(planned: Planned, device: Device, price: float | None) -> dict[str, Any
     fits, advice = True, None
     if not planned.found and planned.foresight is not None:
         fits = needed(work, device) <= device.memory
-        advice = None if fits else _advice(planned, work, device)
+        advice = None if fits else _advice(planned.artifact.name, planned.foresight, work, device)
     row = {
         "stage": planned.artifact.name,
         "state": state,
@@ -220,13 +220,12 @@ def needed(work: Work, device: Device) -> float:
     return work.memory + (LIBRARIES if device.kind == "cpu" else 0.0)
 
 
-def _advice(planned: Planned, work: Work, device: Device) -> str:
+def _advice(stage: str, foresight: Foresight, work: Work, device: Device) -> str:
     """The first switches under which a stage fits, as `--set` takes them; else over how many devices a language model
     would have to be shared.
     """
-    foresight, taken = planned.foresight, list[str]()
-    assert foresight is not None
-    _, known, name = planned.artifact.name.partition(":")
+    taken: list[str] = []
+    _, known, name = stage.partition(":")
     key = f"models.{name}." if known else ""
     for setting, config in switches(foresight.config):
         switch = key + setting

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,8 +80,8 @@ def build_nano(
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    tokenizer = train_tokenizer(dataset, config)
-    catalogue, further = catalogue_documents(dataset), further_texts(config)
+    catalogue, further = learned_texts(dataset, config)
+    tokenizer = train_tokenizer(itertools.chain(catalogue, further), config)
     documents = [*_encode(tokenizer, catalogue)] * config.repeats + [*_encode(tokenizer, further)]
     torch.manual_seed(seed)
     task = _NextToken(new_model(config, len(tokenizer)).to(default_device()), documents, config, seed)
@@ -93,21 +93,17 @@ def build_nano(
     return report
 
 
-def further_texts(config: NanoConfig) -> list[str]:
-    """What is learned beside the catalogue.
+def learned_texts(dataset: Dataset, config: NanoConfig) -> tuple[list[str], list[str]]:
+    """The catalogue's documents, and those of further text files.
 
     Raises:
         InputError: if a text file cannot be read.
     """
-    return [text for path in config.text_files for text in read_texts(path)]
+    return catalogue_documents(dataset), [text for path in config.text_files for text in read_texts(path)]
 
 
-def train_tokenizer(dataset: Dataset, config: NanoConfig) -> Any:
-    """A byte-level BPE tokenizer of the catalogue's texts and the further ones.
-
-    Raises:
-        InputError: if a text file cannot be read.
-    """
+def train_tokenizer(texts: Iterable[str], config: NanoConfig) -> Any:
+    """A byte-level BPE tokenizer of these texts."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -120,7 +116,7 @@ def train_tokenizer(dataset: Dataset, config: NanoConfig) -> Any:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    core.train_from_iterator(itertools.chain(catalogue_documents(dataset), further_texts(config)), trainer)
+    core.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=core, bos_token=BOS, eos_token=EOS, pad_token=EOS, model_max_length=config.context
     )

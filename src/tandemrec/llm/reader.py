@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import nn
 from tandemrec.data.dataset import Dataset
 from tandemrec.errors import InputError
 from tandemrec.llm.finetune import ADAPTED
-from tandemrec.llm.nano import new_model, train_tokenizer
+from tandemrec.llm.nano import learned_texts, new_model, train_tokenizer
 from tandemrec.llm.recommenders.base import LanguageModelConfig, PretrainedConfig
 
 
@@ -84,7 +85,7 @@ def reader_of(config: LanguageModelConfig, dataset: Dataset, built: Path | None 
         return _folder_reader(config.path)
     if built is not None:
         return _folder_reader(str(built))
-    tokenizer = train_tokenizer(dataset, config)
+    tokenizer = train_tokenizer(chain(*learned_texts(dataset, config)), config)
     return _measured(new_model, config, len(tokenizer), tokens=_tokens(tokenizer))
 
 

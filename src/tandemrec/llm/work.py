@@ -15,12 +15,11 @@ import numpy as np
 from tandemrec.data.examples import Examples, IntArray
 from tandemrec.data.split import Split
 from tandemrec.llm.chat_work import chat_work
-from tandemrec.llm.corpus import catalogue_documents
 from tandemrec.llm.finetune import FineTuneConfig, length_batches
 from tandemrec.llm.generate import GenerationConfig
 from tandemrec.llm.judging import divided
 from tandemrec.llm.model import ENCODE_TOKENS
-from tandemrec.llm.nano import NanoConfig, further_texts
+from tandemrec.llm.nano import NanoConfig, learned_texts
 from tandemrec.llm.objectives import Prompted
 from tandemrec.llm.prompts import answer_tokens, fitting_prompts
 from tandemrec.llm.questions import (
@@ -229,8 +228,7 @@ def _switches(config: WriterConfig | InstructedConfig) -> Iterator[tuple[str, Co
 def build_work(config: NanoConfig, scene: Scene, reader: Reader) -> Work:
     """Pre-training of a nano model; its further text files are seen once an epoch."""
     catalogue, further = (
-        sum(len(ids) + 2 for ids in reader.tokenize(texts))
-        for texts in (catalogue_documents(scene.split.dataset), further_texts(config))
+        sum(len(ids) + 2 for ids in reader.tokenize(texts)) for texts in learned_texts(scene.split.dataset, config)
     )
     width = min(config.row_tokens, config.context)
     rows = max(2.0, (catalogue * config.repeats + further) // width)
