@@ -75,7 +75,7 @@ def test_everything_that_papers_names_exists() -> None:
     assert len(modules) > 60
     assert not [name for name in tests if not (ROOT / name).is_file()]
     assert not [name for name in modules if not (package / name).is_file()]
-    slashed = {name for name in named if re.fullmatch(r"(soft|dealrec|llama4rec)/[a-z0-9-]+", name)}
+    slashed = {name for name in named if re.fullmatch(r"(soft|dealrec|llama4rec|dllm2rec)/[a-z0-9-]+", name)}
     assert slashed <= set(experiments()) | set(recipe_names())
     assert set(experiments()) <= slashed
 

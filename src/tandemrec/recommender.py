@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from tandemrec.data.examples import Examples, ItemArray
+from tandemrec.data.examples import Examples, ItemArray, Ragged
 from tandemrec.errors import InputError
 
 if TYPE_CHECKING:
@@ -300,12 +300,18 @@ def mask_scores(scores: torch.Tensor, examples: Examples, *, exclude_seen: bool,
     import torch
 
     if exclude_seen:
-        width, lengths = scores.shape[1], examples.seen.lengths
-        places = np.repeat(np.arange(len(examples)) * width, lengths)
-        places += examples.seen.flat()
-        scores.view(-1).index_fill_(0, torch.from_numpy(places).to(scores.device), -torch.inf)
+        mask_rows(scores, examples.seen)
     if candidates is not None:
         scores[:, torch.from_numpy(~candidates).to(scores.device)] = -torch.inf
+
+
+def mask_rows(scores: torch.Tensor, items: Ragged) -> None:
+    """Write −∞ into `scores` (B, I) at the items of each of B rows."""
+    import torch
+
+    places = np.repeat(np.arange(len(items)) * scores.shape[1], items.lengths)
+    places += items.flat()
+    scores.view(-1).index_fill_(0, torch.from_numpy(places).to(scores.device), -torch.inf)
 
 
 def stable_topk(scores: torch.Tensor, k: int) -> torch.Tensor:

@@ -25,6 +25,7 @@ from tandemrec.conventional.negatives import NegativeSampler
 from tandemrec.conventional.sequential.dros import DROS, DROSConfig, DROSModule
 from tandemrec.conventional.sequential.next_item import NextItem
 from tandemrec.conventional.sequential.sasrec import SASRec, SASRecConfig
+from tandemrec.data.examples import Ragged
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
 
@@ -151,6 +152,12 @@ def test_own_lists_are_the_best_scored(monkeypatch: pytest.MonkeyPatch) -> None:
     hidden, table, bias = torch.randn(9, 4), torch.randn(20, 4), torch.randn(20)
     expected = (hidden @ table.T + bias).argsort(1, descending=True)[:, :3]
     assert torch.equal(own_lists(hidden, table, bias, 3), expected)
+    rows = [[], [int(expected[1, 0])], [int(expected[2, 1]), 7], *([[0, 1]] * 6)]
+    unmet = [
+        [i for i in (hidden[at] @ table.T + bias).argsort(descending=True).tolist() if i not in row][:3]
+        for at, row in enumerate(rows)
+    ]
+    assert own_lists(hidden, table, bias, 3, Ragged.from_lists(rows)).tolist() == unmet
 
 
 def lists_at(places: np.ndarray, rng: np.random.Generator) -> pl.DataFrame:
@@ -190,8 +197,9 @@ def literal_robust(scores: list[float], item: int, propensity: list[float]) -> f
 
 @pytest.mark.parametrize("negative", ["none", "bce", "code"])
 @pytest.mark.parametrize("student", ["sasrec", "dros", "dros-robust"])
+@pytest.mark.parametrize("only_unseen", [True, False])
 def test_the_term_equals_a_loop_over_positions(
-    split: Split, monkeypatch: pytest.MonkeyPatch, student: str, negative: str
+    split: Split, monkeypatch: pytest.MonkeyPatch, only_unseen: bool, student: str, negative: str
 ) -> None:
     rng, robust = np.random.default_rng(2), student == "dros-robust"
     config = config_with(weight=0.8, negative=negative, robust=robust)
@@ -208,7 +216,7 @@ def test_the_term_equals_a_loop_over_positions(
     frame = lists_at(np.sort(rng.choice(targets, 80, replace=False)), rng)
     task = student_task(split, student)
     lists = TeacherLists.of(frame, len(split.sequences.values), config)
-    lesson = ListLesson(task, lists, config)
+    lesson = ListLesson(task, lists, config, only_unseen=only_unseen)
     users = rng.permutation(60)[:30]
     batch = task.batch(users, None)
     torch.manual_seed(5)
@@ -228,7 +236,8 @@ def test_the_term_equals_a_loop_over_positions(
             if place not in listed:
                 continue
             row = listed[place]
-            own = sorted(range(24), key=lambda i: -scores[i])[:4]
+            met = set(split.sequences.values[split.sequences.starts[user] : place].tolist()) if only_unseen else set()
+            own = sorted((i for i in range(24) if i not in met), key=lambda i: -scores[i])[:4]
             weights = literal_weights(row["items"], row["distances"], own, every.min(), every.max(), 1.0)
             away = 0.0
             if negative != "none":
@@ -250,7 +259,8 @@ def test_refusals(split: Split) -> None:
     frame = lists_at(split.sequences.starts[:2].copy(), rng)  # the first item of a history is no target
     places = len(split.sequences.values)
     with pytest.raises(InputError, match="none of the teacher's lists is about a position"):
-        ListLesson(student_task(split), TeacherLists.of(frame, places, config_with()), config_with())
+        lists = TeacherLists.of(frame, places, config_with())
+        ListLesson(student_task(split), lists, config_with(), only_unseen=True)
     unknown = frame.with_columns(target_distance=pl.lit(None, pl.Float32))
     with pytest.raises(InputError, match="its distance to the true one is unknown"):
         TeacherLists.of(unknown, places, config_with(distance="target"))

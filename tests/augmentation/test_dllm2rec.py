@@ -13,6 +13,7 @@ import torch
 from tandemrec.augmentation.distillation import TeacherLists
 from tandemrec.augmentation.dllm2rec import STUDENTS, DLLM2Rec, DLLM2RecConfig
 from tandemrec.augmentation.teacher_lists import TeacherListsConfig, ask_teacher, lists_summary
+from tandemrec.augmentation.work import asked_positions
 from tandemrec.conventional.sequential.next_item import NextItem
 from tandemrec.conventional.sequential.sasrec import SASRec
 from tandemrec.data.split import Split
@@ -143,6 +144,16 @@ def test_lists_are_the_teachers_answers(split: Split, positions: Any) -> None:
     assert summary["share_of_positions"] == 1.0
     hits = [split.sequences.values[row["place"]] in row["items"] for row in frame.iter_rows(named=True)]
     assert summary["hit_share"] == pytest.approx(np.mean(hits))
+
+
+@pytest.mark.parametrize("positions", ["examples", "sequences"])
+def test_of_long_histories_the_latest_positions_are_asked(split: Split, positions: Any) -> None:
+    frame = ask_teacher(Fixed(TABLE), split, TeacherListsConfig(items=2, positions=positions, latest=2), seed=1)
+    rows = zip(split.sequences.starts, split.sequences.stops, strict=True)
+    expected = {place for start, stop in rows for place in range(max(start + 1, stop - 2), stop)}
+    assert frame["place"].to_list() == sorted(expected)
+    config = TeacherListsConfig(items=2, positions=positions, latest=2)
+    assert asked_positions(config, split) == len(expected)
 
 
 def test_a_drawn_sample_is_that_of_its_seed(split: Split) -> None:

@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from tandemrec.errors import InputError
+from tandemrec.experiment.agreement import agreement
 from tandemrec.experiment.recipe import load_recipe
 from tandemrec.experiment.run import Run, run
 from tandemrec.experiment.store import StageEvent
+from tandemrec.recommender import NO_ITEM, Scorer
 
 TINY = Path(__file__).parent / "tiny.yaml"
 PLAIN: dict[str, Any] = load_recipe(TINY).models["SASRec"].model_dump(mode="json")
@@ -41,7 +45,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         "Student": DISTILLED,
         "Robust": DISTILLED | {"student": {"model": "dros", "backbone": PLAIN}},
         "OfEASE": DISTILLED | {"teacher": "EASE", "embedding_weight": 0},
+        "Untaught": DISTILLED | {"ranking": {"weight": 0}, "embedding_weight": 0},
+        "Best": {"model": "best", "among": ["Student", "SASRec"]},
         "LLM-CF": llm_cf,
+        "Silent": llm_cf | {"mix": 0},
         "Rebuilding": llm_cf | {"reconstruction": 1.0},
     }
     told: list[list[StageEvent]] = [[], []]
@@ -61,12 +68,47 @@ def test_teacher_student_and_plain_student_in_one_run(made: Made) -> None:
     assert card["taught"]["Robust"]["plain"] is None
     assert card["taught"]["Student"]["lists"] == 96
     assert {"language-model", "fit:BIGRec", "lists:BIGRec", "fit:Student"} <= needed(made.run, "Student")
+    assert card["taught"]["Best"] == {"teacher": "BIGRec", "plain": "SASRec"}
+    students = made.run.results["students"]
+    assert (
+        students["Student"]["plain_agreement"]
+        == students["Untaught"]["plain_agreement"]
+        == students["Untaught"]["agreement"]
+    )
+    assert students["Robust"]["plain_agreement"] is None
     section = (made.run.path / "report.md").read_text().partition("## Students and teachers")[2].partition("##")[0]
-    for system in ("BIGRec", "SASRec", "Student", "Robust"):
-        assert system in section
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("|")]
+    told = {row[0]: dict(zip(rows[0], row, strict=True)) for row in rows[2:]}
+    assert set(told) == {"BIGRec", "EASE", "SASRec", "Student", "Robust", "OfEASE", "Untaught", "Best"}
+    assert {name for name, row in told.items() if row["role"] == "teacher"} == {"BIGRec", "EASE"}
+    assert told["SASRec"]["role"] == "plain"
+    assert told["Student"]["agreement"] == f"{students['Student']['agreement']:.1%}"
+    used = card["models"]["Student"]["notes"]["positions_with_a_list"]
+    assert told["Student"]["used"] == f"{used:,}"
+    assert told["Untaught"]["used"] == ""
     assert "<h2>Students and teachers</h2>" in (made.run.path / "report.html").read_text()
     user = made.run.dataset().users["user_id"][0]
     assert made.run.recommend(user, 3, "Student")[1].height == 3
+
+
+@pytest.mark.parametrize("untaught", ["Untaught", "Silent"])
+def test_what_is_taught_nothing_is_its_plain_self_bit_for_bit(made: Made, untaught: str) -> None:
+    def scores(system: str) -> torch.Tensor:
+        model = made.run.model(system)
+        assert isinstance(model, Scorer)
+        return model.scores(made.run.split().test)
+
+    assert torch.equal(scores(untaught), scores("SASRec"))
+    assert not torch.equal(scores("Student"), scores("SASRec"))
+    assert not torch.equal(scores("LLM-CF"), scores("SASRec"))
+
+
+def test_agreement_by_hand() -> None:
+    teacher = np.array([[1, 2, 3], [4, 5, NO_ITEM]], np.int32)
+    other = np.array([[3, 9, 1], [NO_ITEM, NO_ITEM, NO_ITEM]], np.int32)
+    assert agreement(teacher, other) == 2 / 5
+    assert agreement(teacher, teacher) == 1.0
+    assert agreement(np.full_like(teacher, NO_ITEM), other) == 0.0
 
 
 def test_llm_cf_in_a_run(made: Made) -> None:

@@ -21,7 +21,7 @@ from tandemrec.conventional.sequential.losses import RowLoss, catalogue_loss, wi
 from tandemrec.conventional.sequential.next_item import NextItem
 from tandemrec.data.examples import IntArray, ItemArray, Ragged
 from tandemrec.errors import InputError
-from tandemrec.recommender import NO_ITEM, Config
+from tandemrec.recommender import NO_ITEM, Config, mask_rows
 
 LARGEST_EXPONENT = 80.0
 """exp of it is a float32, and so is the sum over a list."""
@@ -43,7 +43,8 @@ class RankingDistillationConfig(Config):
     """γ_c of w^c ∝ exp(−d): what the teacher is sure of counts more."""
 
     consistency: float = Field(0.1, ge=0)
-    """γ_o of w^o, 1 for items that are among the student's own first K too, else 0."""
+    """γ_o of w^o, 1 for items that are among the student's own first K too, else 0. Where the teacher leaves out what
+    the user has met (`lists.exclude_seen`), so does the student's list."""
 
     beta: float = Field(1.0, gt=0)
     """β: the smaller, the more the top of a list counts."""
@@ -199,13 +200,21 @@ class ListLesson:
         used: positions that the student learns from and that have a list.
     """
 
-    def __init__(self, task: NextItem, lists: TeacherLists, config: RankingDistillationConfig) -> None:
+    def __init__(
+        self, task: NextItem, lists: TeacherLists, config: RankingDistillationConfig, *, only_unseen: bool
+    ) -> None:
         """Over a student's task.
+
+        Args:
+            task: the student's.
+            lists: the teacher's.
+            config: how they count.
+            only_unseen: whether the lists leave out what the user has met before.
 
         Raises:
             InputError: if no list is about a position that the student learns from.
         """
-        self.task, self.lists, self.config = task, lists, config
+        self.task, self.lists, self.config, self.only_unseen = task, lists, config, only_unseen
         device = task.module.device
         self.items_nK, self.fixed_nK = lists.items_nK.to(device), lists.fixed_nK.to(device)
         targets = Ragged(task.rows.values, task.rows.starts + 1, task.rows.stops)
@@ -219,7 +228,8 @@ class ListLesson:
 
     def __call__(self, hidden_ND: Tensor, batch: SequenceBatch) -> Tensor:
         """The term of a micro-batch, given the states at its input positions."""
-        row_N = self.lists.rows(Ragged(batch.rows.values, batch.rows.starts + 1, batch.rows.stops))
+        targets = Ragged(batch.rows.values, batch.rows.starts + 1, batch.rows.stops)
+        row_N = self.lists.rows(targets)
         at = np.flatnonzero(row_N >= 0)
         if not len(at):
             return hidden_ND.new_zeros(())
@@ -229,7 +239,8 @@ class ListLesson:
         table_ID, bias_I = module.item_table(), module.item_bias()
         own_nK = None
         if self.config.consistency:
-            own_nK = own_lists(hidden_nD.detach(), table_ID.detach(), bias_I, items_nK.shape[1])
+            met = self._met(batch, targets, at) if self.only_unseen else None
+            own_nK = own_lists(hidden_nD.detach(), table_ID.detach(), bias_I, items_nK.shape[1], met)
         weight_nK = list_weights(self.fixed_nK[row], items_nK, own_nK, self.config)
         score_nK = _scores(hidden_nD, table_ID, bias_I, items_nK.clamp(min=0))
         negative_n = None
@@ -243,23 +254,41 @@ class ListLesson:
             loss = loss + self.task.alpha * catalogue_loss(*with_bias(hidden_nD, table_ID, bias_I), rows, term)
         return self.scale * loss
 
+    def _met(self, batch: SequenceBatch, targets: Ragged, at: IntArray) -> Ragged:
+        """What the users had met before the chosen positions, also where the student no longer sees it."""
+        histories = self.task.split.sequences
+        return Ragged(histories.values, histories.starts[_owners(batch, at)], targets.positions()[at])
+
     def _negatives(self, batch: SequenceBatch, at: IntArray) -> ItemArray:
         """An item that the user has not met for each chosen position."""
-        owner = np.repeat(batch.owner, batch.rows.lengths - 1)[at]
+        owner = _owners(batch, at)
         assert self.sampler is not None
         # A number of torch's own generator: its state is in every checkpoint.
         rng = np.random.default_rng(int(torch.randint(2**31, ())))
         return self.sampler.draw(owner, rng)
 
 
+def _owners(batch: SequenceBatch, at: IntArray) -> IntArray:
+    """The users of chosen positions of a micro-batch."""
+    owners: IntArray = np.repeat(batch.owner, batch.rows.lengths - 1)[at]
+    return owners
+
+
 @torch.no_grad()
-def own_lists(hidden_nD: Tensor, table_ID: Tensor, bias_I: Tensor | None, k: int) -> Tensor:
-    """The student's own first K items (n, K), found for a few positions at a time."""
+def own_lists(hidden_nD: Tensor, table_ID: Tensor, bias_I: Tensor | None, k: int, met: Ragged | None = None) -> Tensor:
+    """The student's own first K items (n, K), found for a few positions at a time, without the items `met` (n rows).
+
+    Where fewer than K items are left, met ones fill the rest; no list of a teacher holds them.
+    """
     step = max(1, SCORED_AT_ONCE // len(table_ID))
     found = []
     for start in range(0, len(hidden_nD), step):
         scores = hidden_nD[start : start + step] @ table_ID.T
-        found.append((scores if bias_I is None else scores + bias_I).topk(min(k, len(table_ID)), 1).indices)
+        if bias_I is not None:
+            scores += bias_I
+        if met is not None:
+            mask_rows(scores, met.take(slice(start, start + step)))
+        found.append(scores.topk(min(k, len(table_ID)), 1).indices)
     return torch.cat(found)
 
 

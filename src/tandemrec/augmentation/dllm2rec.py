@@ -110,7 +110,7 @@ class DLLM2Rec(Scorer):
             if self.lists is None:
                 raise InputError(f"the lists of the teacher '{config.teacher}' must be written first")
             lists = TeacherLists.of(pl.read_parquet(self.lists), len(split.sequences.values), config.ranking)
-            task.also = lesson = ListLesson(task, lists, config.ranking)
+            task.also = lesson = ListLesson(task, lists, config.ranking, only_unseen=config.lists.exclude_seen)
             notes = {"lists": len(lists.items_nK), "positions_with_a_list": lesson.used}
         report = student.learn(module, task, seed=seed, workspace=workspace)
         if config.embedding_weight:

@@ -26,6 +26,10 @@ class TeacherListsConfig(Config):
     """`examples`: the training examples of the split, which may be a sub-sample. `sequences`: every position of the
     training histories, which a student learns from too."""
 
+    latest: int | None = Field(None, ge=1)
+    """Only the last positions of each history, this many; null: all. A student that learns from the last `max_length`
+    positions alone has no use for lists at earlier ones."""
+
     sample: int | None = Field(None, ge=1)
     """Positions that are asked about, drawn at random; null: all of them."""
 
@@ -93,6 +97,9 @@ def _positions(split: Split, config: TeacherListsConfig, seed: int) -> Examples:
     asked = Examples(asked.user, asked.history, first, asked.seen, asked.timestamp)
     if config.positions == "sequences":
         asked = _every_position(split)
+    if config.latest is not None:
+        stops = split.sequences.stops[asked.user]
+        asked = asked.take(np.flatnonzero(asked.target.starts >= stops - config.latest))
     if config.sample is not None and config.sample < len(asked):
         rng = np.random.default_rng(seed)
         asked = asked.take(np.sort(rng.choice(len(asked), config.sample, replace=False)))

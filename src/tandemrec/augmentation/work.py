@@ -91,8 +91,17 @@ def _judge_of(config: AugmentedRatingsConfig, scene: Scene) -> Plant | None:
 
 def asked_positions(config: TeacherListsConfig, split: Split) -> int:
     """Positions that a teacher is asked about."""
-    every = len(split.train) if config.positions == "examples" else _positions(split)
+    every = _eligible(config, split)
     return min(every, config.sample or every)
+
+
+def _eligible(config: TeacherListsConfig, split: Split) -> int:
+    """Positions that a teacher may be asked about."""
+    if config.positions == "sequences":
+        return _positions(split, config.latest)
+    if config.latest is None:
+        return len(split.train)
+    return int((split.train.target.starts >= split.sequences.stops[split.train.user] - config.latest).sum())
 
 
 def lists_work(config: Config, lists: TeacherListsConfig, scene: Scene) -> Work | None:
@@ -114,7 +123,8 @@ def _fit_student(config: DLLM2RecConfig, scene: Scene) -> Work | None:
     targets, micro_batches = _learned(settings, split)
     epoch = NOTHING
     if config.ranking.weight:
-        listed = asked_positions(config.lists, split) * targets / max(1, _positions(split))
+        share = min(1.0, targets / max(1, _positions(split, config.lists.latest)))
+        listed = asked_positions(config.lists, split) * share
         epoch += passes(listed * k * d, 4).differentiated() + micro_batches * Work(calls=60)
         if config.ranking.consistency:
             epoch += product(listed, d, items) + passes(listed * items, 3)
@@ -202,8 +212,10 @@ def _learned(settings: SequenceConfig, split: Split) -> tuple[float, float]:
     return targets, max(float(-(-len(rows) // settings.batch_size)), targets / settings.micro_batch_tokens)
 
 
-def _positions(split: Split) -> int:
-    return int(np.maximum(split.sequences.lengths - 1, 0).sum())
+def _positions(split: Split, latest: int | None = None) -> int:
+    """Positions with a history, of each user the `latest` alone."""
+    later = np.maximum(split.sequences.lengths - 1, 0)
+    return int((later if latest is None else np.minimum(later, latest)).sum())
 
 
 def _vector_size(config: DLLM2RecConfig, scene: Scene) -> int:

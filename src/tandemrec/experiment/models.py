@@ -271,7 +271,8 @@ def code_rooms(config: Config) -> tuple[str, ...]:
     if isinstance(config, AugmentedConfig | AugmentedRatingsConfig):
         return ("augmentation", *code_rooms(config.backbone))
     if isinstance(config, DLLM2RecConfig):
-        return ("augmentation/dllm2rec.py", "augmentation/distillation.py", *code_rooms(config.student))
+        own = (f"augmentation/{name}.py" for name in ("dllm2rec", "distillation", "memory"))
+        return (*own, *code_rooms(config.student))
     if isinstance(config, LLMCFConfig):
         own = (f"augmentation/{name}.py" for name in ("llm_cf", "in_context", "memory"))
         return (*own, *code_rooms(config.backbone))

@@ -12,7 +12,9 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from tandemrec.aggregation.best import BestConfig
 from tandemrec.augmentation.dllm2rec import DLLM2RecConfig
+from tandemrec.augmentation.llm_cf import LLMCFConfig
 from tandemrec.data.filter import CleaningConfig
 from tandemrec.data.protocols import SplitConfig
 from tandemrec.data.sources import SourceConfig
@@ -185,8 +187,10 @@ class Recipe(Config):
         return self
 
     def fit_seed(self, name: str) -> int:
-        """The seed a system is trained with."""
-        return self._training_seed(f"fit:{name}")
+        """The seed a system is trained with; a taught one draws what its plain self draws, so that they differ in what
+        is taught alone.
+        """
+        return self._training_seed(f"fit:{self.plain_of(name) or name}")
 
     def select_seed(self, selector: str) -> int:
         """The seed a selector draws with."""
@@ -215,13 +219,29 @@ class Recipe(Config):
             return None
         return config.train_on if isinstance(config, WriterConfig | TIGERConfig) else None
 
+    def plain_of(self, name: str) -> str | None:
+        """The model of the recipe that a taught one is without what it is taught; None: there is none."""
+        config = self.models[name]
+        plain: Config | None = None
+        if isinstance(config, DLLM2RecConfig):
+            plain = config.student
+        elif isinstance(config, LLMCFConfig):
+            plain = config.backbone
+        return next((other for other, model in self.models.items() if model == plain), None)
+
     def students(self) -> dict[str, dict[str, str | None]]:
-        """The `teacher` of every system that learns from another's lists, and its `plain` self, where there is one."""
-        found: dict[str, dict[str, str | None]] = {}
+        """The `teacher` of every system that learns from another's lists, or is the best of such ones, and its `plain`
+        self, where there is one.
+        """
+        found = {
+            name: {"teacher": config.teacher, "plain": self.plain_of(name)}
+            for name, config in self.models.items()
+            if isinstance(config, DLLM2RecConfig) and config.teacher in self.models
+        }
         for name, config in self.models.items():
-            if isinstance(config, DLLM2RecConfig):
-                plain = next((other for other, model in self.models.items() if model == config.student), None)
-                found[name] = {"teacher": config.teacher, "plain": plain}
+            roles = [found[one] for one in config.among if one in found] if isinstance(config, BestConfig) else []
+            if roles:
+                found[name] = roles[0]
         return found
 
     def judges(self, selector: str) -> tuple[str, ...]:

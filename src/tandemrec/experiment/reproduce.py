@@ -11,6 +11,7 @@ import yaml
 
 from tandemrec.errors import InputError
 from tandemrec.evaluation.cost import tuning_seconds
+from tandemrec.experiment.agreement import over_trainings
 from tandemrec.experiment.claims import judge_claims
 from tandemrec.experiment.compare import compare
 from tandemrec.experiment.files import check_folder, write_whole
@@ -172,6 +173,7 @@ def _results(
         "chosen_on_validation": chosen_over_runs([run.card for run in runs]),
         "choices": coverage_over_seeds([run.card for run in runs], [row["system"] for row in systems]),
         "rerankings": over_seeds([(run.results, run.card) for run in runs], shown),
+        "students": over_trainings([(run.results, run.card) for run in runs]),
         "hardware": runs[0].card["hardware"],
     }
 

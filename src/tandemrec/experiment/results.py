@@ -12,6 +12,7 @@ from tandemrec.data.split import Split
 from tandemrec.evaluation.comparison import ComparisonConfig, compare_systems, user_values
 from tandemrec.evaluation.ratings import RatingEvaluationConfig
 from tandemrec.evaluation.significance import paired_test
+from tandemrec.experiment.agreement import agreements
 from tandemrec.experiment.recipe import Recipe
 from tandemrec.experiment.reranked import rerankings
 from tandemrec.experiment.stages import LISTS, MEASURED, OUTPUTS, PER_EXAMPLE
@@ -66,6 +67,7 @@ def collect(recipe: Recipe, split: Split, data: Artifact, cut: Artifact, judged:
         "pairs": compared["pairs"],
         "resolvable": compared["resolvable"],
         "rerankings": rerankings(recipe, split, frames),
+        "students": agreements(recipe, {name: evaluated for name, (_, evaluated) in judged.items()}),
         "examples": _examples(split, judge.part, judged, frames),
     }
 

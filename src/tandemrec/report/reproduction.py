@@ -8,10 +8,12 @@ from typing import Any, Literal
 from rich.table import Table
 
 from tandemrec.evaluation.metrics import chance
+from tandemrec.experiment.papers import experiments
 from tandemrec.report.cost import duration
 from tandemrec.report.html import comparison_page
 from tandemrec.report.leaderboard import cell, decimal, filled, table_of
 from tandemrec.report.reranking import HEADING, Grid, gain_grid
+from tandemrec.report.students import agreement_grid
 from tandemrec.report.validated import HEADING as CHOSEN
 from tandemrec.report.validated import chosen_grids
 
@@ -164,8 +166,26 @@ def figures_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]
         rows.append([row["system"], *(text for pair in figures for text in pair), *times])
     for system, published in results["absent"].items():
         pairs = [("", _figure(published[name])) for name in results["metrics"]]
-        rows.append([f"{system} (not in this experiment)", *(text for pair in pairs for text in pair), "", ""])
+        where = _elsewhere(results["experiment"], published)
+        rows.append(
+            [
+                f"{system} ({f'in {where}' if where else 'not in this experiment'})",
+                *(text for pair in pairs for text in pair),
+                "",
+                "",
+            ]
+        )
     return filled([*header, "training", "1,000 users"], rows)
+
+
+def _elsewhere(experiment: str, published: Mapping[str, float | None]) -> str | None:
+    """Another experiment of the paper that has the system of these figures: tables are repeated in parts."""
+    paper = experiment.partition("/")[0]
+    for name, other in experiments().items():
+        figures = {system: dict(zip(other.metrics, values, strict=True)) for system, values in other.published.items()}
+        if name.startswith(f"{paper}/") and any(figures.get(system) == published for system in other.systems or ()):
+            return name
+    return None
 
 
 def beyond_chance(results: Mapping[str, Any]) -> int | None:
@@ -201,7 +221,12 @@ def reproduction_markdown(results: Mapping[str, Any], heading: str = "#") -> str
     claims, rivals = (
         "\n".join(f"- {sentence(claim, results)}" for claim in results[kind]) for kind in ("claims", "rivals")
     )
-    beside = (gains(results)._replace(title=HEADING), choices(results), *validated(results))
+    beside = (
+        gains(results)._replace(title=HEADING),
+        choices(results),
+        agreement_grid(results.get("students", [])),
+        *validated(results),
+    )
     parts = [
         f"{heading} {results['paper']}, {results['shows']}, {results['scale']}: {results['experiment']}",
         results["asks"],
