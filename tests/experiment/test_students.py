@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from tandemrec.errors import InputError
-from tandemrec.experiment.agreement import agreement
+from tandemrec.experiment.agreement import agreement, over_trainings
 from tandemrec.experiment.recipe import load_recipe
 from tandemrec.experiment.run import Run, run
 from tandemrec.experiment.store import StageEvent
 from tandemrec.recommender import NO_ITEM, Scorer
+from tandemrec.report.students import agreement_grid
 
 TINY = Path(__file__).parent / "tiny.yaml"
 PLAIN: dict[str, Any] = load_recipe(TINY).models["SASRec"].model_dump(mode="json")
@@ -109,6 +110,19 @@ def test_agreement_by_hand() -> None:
     assert agreement(teacher, other) == 2 / 5
     assert agreement(teacher, teacher) == 1.0
     assert agreement(np.full_like(teacher, NO_ITEM), other) == 0.0
+
+
+def test_agreement_over_trainings() -> None:
+    def training(shares: tuple[float, float], used: int | None) -> tuple[dict[str, Any], dict[str, Any]]:
+        own = {"teacher": "T", "plain": "P", "agreement": shares[0], "plain_agreement": shares[1]}
+        lone = {"teacher": "T", "plain": None, "agreement": 0.5, "plain_agreement": None}
+        notes = {} if used is None else {"positions_with_a_list": used}
+        return {"students": {"S": own, "L": lone}}, {"models": {"S": {"notes": notes}, "L": {"notes": {}}}}
+
+    rows = over_trainings([training((0.1, 0.2), 30), training((0.3, 0.0), 30)])
+    grid = agreement_grid(rows)
+    assert grid.rows == [["S", "T", "P", "20.0%", "10.0%", "30"], ["L", "T", "", "50.0%", "", ""]]
+    assert agreement_grid(over_trainings([({}, {})])).rows == []
 
 
 def test_llm_cf_in_a_run(made: Made) -> None:

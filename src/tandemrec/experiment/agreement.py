@@ -39,8 +39,8 @@ def agreements(recipe: Recipe, judged: Mapping[str, Artifact]) -> dict[str, Role
     for student, roles in recipe.students().items():
         teacher, plain = roles["teacher"], roles["plain"]
         assert teacher is not None
-        own = {"agreement": shared(teacher, student), "plain_agreement": None}
-        found[student] = roles | own | ({"plain_agreement": shared(teacher, plain)} if plain else {})
+        own, others = shared(teacher, student), shared(teacher, plain) if plain else None
+        found[student] = roles | {"agreement": own, "plain_agreement": others}
     return found
 
 
@@ -64,8 +64,8 @@ def over_trainings(runs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) 
             key: None if roles[key] is None else float(np.mean([one[key] for one in every]))
             for key in ("agreement", "plain_agreement")
         }
-        used = [used_positions(card, student) for _, card in runs]
-        rows.append({"system": student, **roles, **means, "used": None if None in used else max(used)})  # type: ignore[type-var]
+        used = [places for _, card in runs if (places := used_positions(card, student)) is not None]
+        rows.append({"system": student, **roles, **means, "used": max(used, default=None)})
     return rows
 
 
