@@ -104,7 +104,14 @@ def recipe(name: str, seed: int = SEED, systems: Sequence[str] = ()) -> dict[str
     facts = finished.results["evaluation"]
     protocol = f"{finished.results['split']['protocol']}. {facts['protocol']}"
     seed = finished.results["seed"]
-    content = {"rows": rows, "n": facts["n"], "protocol": protocol, "seed": seed, "seconds": seconds}
+    content = {
+        "rows": rows,
+        "n": facts["n"],
+        "users": finished.results["users"],
+        "protocol": protocol,
+        "seed": seed,
+        "seconds": seconds,
+    }
     header, told = student_rows(finished.results, finished.card, run_costs(finished.results, finished.card))
     return content | ({"students": [header, *told]} if told else {})
 

@@ -169,12 +169,18 @@ def test_what_cannot_be_written_or_read_is_refused(runs: Path, tmp_path: Path) -
         compare([tmp_path / "damaged"])
 
 
-def test_costs_of_a_thousand_users_are_those_of_users_with_several_examples(tmp_path: Path) -> None:
+def test_costs_and_errors_are_those_of_users_with_several_examples(tmp_path: Path) -> None:
     change = {"split": {"protocol": "time-windows", "sample": {"test": 150}}}
     finished = run(load_recipe(TINY, change), tmp_path / "run", store=tmp_path / "store")
     users, examples = finished.results["users"], finished.results["evaluation"]["n"]
     assert users < examples
     judging = {stage["stage"]: stage["seconds"] for stage in finished.card["stages"]}["evaluate:SASRec"]
-    costs = compare([tmp_path / "run"], config=QUICK)["costs"]
+    compared = compare([tmp_path / "run"], config=QUICK)
+    costs = compared["costs"]
     assert costs["SASRec"]["seconds_per_1000"] == pytest.approx(judging / users * 1000)
-    assert f"over {examples:,} examples of {users:,} users" in (tmp_path / "run" / "report.md").read_text()
+    told = f"over {examples:,} examples of {users:,} users ± standard error over users"
+    assert told in (tmp_path / "run" / "report.md").read_text()
+    board = {row["system"]: row["metrics"] for row in finished.results["leaderboard"]}
+    for row in compared["leaderboard"]:
+        for name, figure in row["metrics"].items():
+            assert board[row["system"]][name]["standard_error"] == pytest.approx(figure["standard_error"])
