@@ -35,7 +35,7 @@ Table = tuple[list[str], list[list[str]]]
 
 STAGES_NOTE = (
     "Predicted: before the stage began, for the epochs it took. Peak memory is that of the whole process, predicted "
-    "memory that of the stage alone."
+    "memory that of the stage alone, what lies on an accelerator apart."
 )
 
 BOOKKEEPING = {"epoch", "seconds"}
@@ -259,7 +259,8 @@ def _question(results: Mapping[str, Any]) -> str:
 def _stages(stages: Sequence[Mapping[str, Any]], price: float | None) -> Table:
     """A row a stage; columns without any figure are left out."""
     header = ["stage", "time", "predicted", "processor time", "accelerator time"]
-    header += ["peak memory", "predicted memory", "peak accelerator", "tokens", "predicted tokens", "fees", "money"]
+    header += ["peak memory", "predicted memory", "peak accelerator", "predicted accelerator"]
+    header += ["tokens", "predicted tokens", "fees", "money"]
     rows = [
         [
             stage["stage"],
@@ -270,6 +271,7 @@ def _stages(stages: Sequence[Mapping[str, Any]], price: float | None) -> Table:
             memory(stage["peak_memory_mib"]),
             memory(_foreseen(stage, "memory_mib")),
             memory(stage["accelerator_peak_mib"] or None),
+            memory(_foreseen(stage, "accelerator_mib") or None),
             "" if stage["tokens"] is None else f"{stage['tokens']:,}",
             "" if not _foreseen(stage, "tokens") else f"{_foreseen(stage, 'tokens'):,.0f}",
             money(stage.get("fees") or None),
