@@ -169,6 +169,11 @@ def long_training(name: str, workspace: Path | None, minutes: float | None) -> d
     return {"rows": [row], "n": summary["n"], "protocol": f"{split.protocol}. {summary['protocol']}", "seed": SEED}
 
 
+def signed(content: dict[str, Any]) -> dict[str, Any]:
+    """With the packages and the machine; finished runs of an experiment tell their own, which may be another one."""
+    return content | {"hardware": content.get("hardware") or hardware(), "packages": package_versions()}
+
+
 def pages() -> dict[Path, str]:
     """Every page that is written here, and its text."""
     return results_pages(DOCS) | {DOCS / "benchmarks.md": benchmarks_page()}
@@ -203,7 +208,7 @@ def main() -> None:
             content = seeds(name) if name in SEEDED else recipe(name, systems=arguments.systems)
             if arguments.systems and path.exists():
                 content = joined(json.loads(path.read_text()), content)
-        content |= {"hardware": hardware(), "packages": package_versions()}
+        content = signed(content)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         for row in content["systems" if name in paper_results.NAMES else "rows"]:

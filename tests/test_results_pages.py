@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from paper_results import BEFORE_POOLING, file_of, on_the_safe_side  # noqa: E402
-from published import DOCS, pages  # noqa: E402
+from published import DOCS, pages, signed  # noqa: E402
 
 from tandemrec.experiment.papers import experiments  # noqa: E402
 
@@ -41,6 +41,12 @@ def test_every_measured_experiment_is_on_its_papers_page() -> None:
     for name in experiments():
         page = PAGES.get(DOCS / "results" / f"{name.partition('/')[0]}.md", "")
         assert (f"`{name}`" in page) == (DOCS / "results" / file_of(name)).exists(), name
+
+
+def test_results_of_finished_runs_keep_the_machine_of_the_runs() -> None:
+    machine = {"processor": "Abacus", "cores": 1}
+    assert signed({"hardware": machine})["hardware"] == machine
+    assert signed({})["hardware"]["cores"] > 0
 
 
 def test_what_was_judged_before_pooling_is_judged_on_the_safe_side() -> None:

@@ -1,5 +1,6 @@
 """Runs side by side: what is pooled, what is told apart, what is refused, and what is written."""
 
+import html
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ import yaml
 
 from tandemrec.errors import InputError
 from tandemrec.evaluation.comparison import ComparisonConfig
+from tandemrec.experiment.card import machine_words
 from tandemrec.experiment.compare import compare
 from tandemrec.experiment.recipe import load_recipe
 from tandemrec.experiment.run import run
@@ -123,6 +125,26 @@ def test_segments_of_another_metric_are_left_out(runs: Path) -> None:
     compare([runs / "one"], config=QUICK, price=2.5, out=out)
     assert "2.5 an hour" in (out / "compare.html").read_text(encoding="utf-8")
     assert not any("segments" in row for row in found["leaderboard"])
+
+
+def test_runs_of_different_machines_are_said_to_be(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "two", tmp_path / "elsewhere")
+    path = tmp_path / "elsewhere" / "run_card.json"
+    card = json.loads(path.read_text())
+    card["hardware"] |= {"processor": "Abacus", "cores": 8, "torch_threads": 1, "accelerators": ["NVIDIA L4"] * 2}
+    path.write_text(json.dumps(card))
+    compare([runs / "one", runs / "three"], tmp_path / "same", config=QUICK)
+    found = compare([runs / "one", tmp_path / "elsewhere"], tmp_path / "out", config=QUICK)
+    here = machine_words(json.loads((runs / "one" / "run_card.json").read_text())["hardware"])
+    there = "Abacus, 8 cores (1 thread), 2 × NVIDIA L4"
+    assert [run["machine"] for run in found["runs"]] == [here, there]
+    note = f"The runs are of 2 different machines: {here}; {there}."
+    for suffix in ("md", "html"):
+        told, same = (html.unescape((tmp_path / out / f"compare.{suffix}").read_text()) for out in ("out", "same"))
+        assert note in told
+        assert "different machines" not in same
+        assert same.count(here) >= 2
+        assert there in told.partition(note)[2], "the table of runs"
 
 
 def test_other_refusals(runs: Path, tmp_path: Path) -> None:

@@ -173,6 +173,7 @@ def _results(
         "choices": coverage_over_seeds([run.card for run in runs], [row["system"] for row in systems]),
         "rerankings": over_seeds([(run.results, run.card) for run in runs], shown),
         "hardware": runs[0].card["hardware"],
+        "machines": list(dict.fromkeys(run["machine"] for run in compared["runs"])),
     }
 
 

@@ -20,7 +20,7 @@ from tandemrec.report.comparison import (
     pair_table,
     runs_table,
 )
-from tandemrec.report.cost import Cost, cost_note, cost_rows, duration, fronts, memory, money, run_costs
+from tandemrec.report.cost import Cost, cost_note, cost_rows, duration, fronts, machines_note, memory, money, run_costs
 from tandemrec.report.leaderboard import filled, is_rating
 from tandemrec.report.plan import foretold
 from tandemrec.report.prepared import HEADING as PREPARED
@@ -170,7 +170,12 @@ def _cost_view(results: Mapping[str, Any], costs: Mapping[str, Cost], price: flo
         ]
         marked = [(*point, point[0] in on_front[key]) for point in points]
         plots.append((scatter_plot(marked, label, metric, duration), f"{caption} Filled: unbeaten."))
-    return {"pareto": plots, "costs": cost_rows(results, costs), "cost_note": cost_note(price)}
+    return {
+        "pareto": plots,
+        "costs": cost_rows(results, costs),
+        "cost_note": cost_note(price),
+        "machines_note": machines_note(results),
+    }
 
 
 def _tails(results: Mapping[str, Any]) -> Iterator[tuple[Markup, str, list[str], list[list[str]]]]:
