@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from distinct_claims import RULE, counted_once, disagreements
 from scipy import stats
 
 from tandemrec.evaluation.crossed import SeedSpread, SeedSquares
@@ -90,6 +91,7 @@ def summary(docs: Path) -> list[str]:
         "anything apart.",
         f"{_counted(every)} Of the claims that one system is more accurate than another, "
         f"{_count(every, 'held', 'better')} of {_count(every, None, 'better')} held. {_by_chance(every)}",
+        f"{RULE} {counted_once(every)}",
         *(part for name, paper, found in measured for part in _paper_summary(name, paper, found)),
     ]
 
@@ -180,10 +182,8 @@ def _paper_summary(name: str, paper: Paper, found: Sequence[Mapping[str, Any]]) 
         better = "" if beyond is None else f"{beyond} of {len(one['systems'])}"
         size = [f"{one['users']:,}", str(len(one["seeds"]))]
         rows.append([one["shows"], *verdicts, str(_excluded([one])), better, *size])
-    parts = [
-        f"### [{paper.title}](results/{name}.md)",
-        f"{len(found)} of its {len(paper.experiments)} experiments were run. {_counted(found)}",
-    ]
+    run = f"{len(found)} of its {len(paper.experiments)} experiments were run."
+    parts = [f"### [{paper.title}](results/{name}.md)", f"{run} {_counted(found)} {counted_once(found)}".rstrip()]
     for verdict in ("held", "reversed"):
         told = [
             f"- {one['shows']}: {claimed(claim)}. {evidence(claim, one)}"
@@ -192,6 +192,8 @@ def _paper_summary(name: str, paper: Paper, found: Sequence[Mapping[str, Any]]) 
             if claim["verdict"] == verdict
         ]
         parts += [f"{SHORT[verdict].capitalize()}:", "\n".join(told)] if told else []
+    differing = disagreements(found)
+    parts += ["Different from experiment to experiment:", "\n".join(differing)] if differing else []
     return [*parts, table_of(HEADER, rows)]
 
 

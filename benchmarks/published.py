@@ -104,7 +104,14 @@ def recipe(name: str, seed: int = SEED, systems: Sequence[str] = ()) -> dict[str
     facts = finished.results["evaluation"]
     protocol = f"{finished.results['split']['protocol']}. {facts['protocol']}"
     seed = finished.results["seed"]
-    content = {"rows": rows, "n": facts["n"], "protocol": protocol, "seed": seed, "seconds": seconds}
+    content = {
+        "rows": rows,
+        "n": facts["n"],
+        "users": finished.results["users"],
+        "protocol": protocol,
+        "seed": seed,
+        "seconds": seconds,
+    }
     header, told = student_rows(finished.results, finished.card, run_costs(finished.results, finished.card))
     return content | ({"students": [header, *told]} if told else {})
 
@@ -162,6 +169,11 @@ def long_training(name: str, workspace: Path | None, minutes: float | None) -> d
     return {"rows": [row], "n": summary["n"], "protocol": f"{split.protocol}. {summary['protocol']}", "seed": SEED}
 
 
+def signed(content: dict[str, Any]) -> dict[str, Any]:
+    """With the packages and the machine; finished runs of an experiment tell their own, which may be another one."""
+    return content | {"hardware": content.get("hardware") or hardware(), "packages": package_versions()}
+
+
 def pages() -> dict[Path, str]:
     """Every page that is written here, and its text."""
     return results_pages(DOCS) | {DOCS / "benchmarks.md": benchmarks_page()}
@@ -196,7 +208,7 @@ def main() -> None:
             content = seeds(name) if name in SEEDED else recipe(name, systems=arguments.systems)
             if arguments.systems and path.exists():
                 content = joined(json.loads(path.read_text()), content)
-        content |= {"hardware": hardware(), "packages": package_versions()}
+        content = signed(content)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         for row in content["systems" if name in paper_results.NAMES else "rows"]:

@@ -99,8 +99,8 @@ def sections(docs: Path) -> list[str]:
             f"### {words}",
             table_of(header, lines),
             f"{content['n']:,} test ratings of {data['users']:,} users and {data['items']:,} items; means of seeds "
-            f"{', '.join(map(str, content['seeds']))}, ± the mean standard error over ratings, p the largest of the "
-            f"seeds', of paired t-tests over ratings, corrected for the systems of the table (Holm). "
+            f"{', '.join(map(str, content['seeds']))}, ± the mean standard error over users, p the largest of the "
+            f"seeds', of paired t-tests over users, corrected for the systems of the table (Holm). "
             f"{content['protocol']}",
             f"Measured on {machine['processor']}, {machine['cores']} cores.",
         ]

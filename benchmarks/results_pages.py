@@ -135,7 +135,9 @@ def _section(name: str, docs: Path) -> list[str]:
     rows, machine, seed = content["rows"], content["hardware"], content["seed"]
     several = isinstance(seed, list)
     seeds = f"mean of the seeds {', '.join(map(str, seed))}" if several else f"seed {seed}"
-    parts = [f"### {WORDS[name]}", _table(name, rows), f"{content['n']:,} test users, {seeds}. {content['protocol']}"]
+    n, users = content["n"], content.get("users", content["n"])  # without: every user has one example
+    asked = f"{users:,} test users" if n == users else f"{n:,} test examples of {users:,} users"
+    parts = [f"### {WORDS[name]}", _table(name, rows), f"{asked}, {seeds}. {content['protocol']}"]
     if name in SOURCES:
         parts.append(f"Reference: {SOURCES[name]}.")
     missing = _not_measured(name, {row["system"] for row in rows})

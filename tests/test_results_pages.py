@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -13,10 +14,11 @@ from scipy import stats
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+from distinct_claims import counted_once, disagreements, distinct  # noqa: E402
 from paper_results import BEFORE_POOLING, file_of, on_the_safe_side  # noqa: E402
-from published import DOCS, pages  # noqa: E402
+from published import DOCS, pages, signed  # noqa: E402
 
-from tandemrec.experiment.papers import experiments  # noqa: E402
+from tandemrec.experiment.papers import experiment_recipe, experiments  # noqa: E402
 
 PAGES = pages()
 
@@ -41,6 +43,59 @@ def test_every_measured_experiment_is_on_its_papers_page() -> None:
     for name in experiments():
         page = PAGES.get(DOCS / "results" / f"{name.partition('/')[0]}.md", "")
         assert (f"`{name}`" in page) == (DOCS / "results" / file_of(name)).exists(), name
+
+
+def test_results_of_finished_runs_keep_the_machine_of_the_runs() -> None:
+    machine = {"processor": "Abacus", "cores": 1}
+    assert signed({"hardware": machine})["hardware"] == machine
+    assert signed({})["hardware"]["cores"] > 0
+
+
+def test_claims_of_several_experiments_count_once() -> None:
+    def claim(verdict: str, systems: str = "A B", **more: str) -> dict[str, Any]:
+        return {"kind": "better", "systems": systems.split(), "metric": "ndcg@5", "verdict": verdict} | more
+
+    def experiment(shows: str, *claims: dict[str, Any], data: str = "toys", paper: str = "P") -> dict[str, Any]:
+        return {"paper": paper, "shows": shows, "data": {"name": data}, "claims": claims}
+
+    asked = [
+        experiment("Table 1", claim("held"), claim("open", "A C"), claim("held", "A D"), claim("not asked", "A E")),
+        experiment("Table 1, proper", claim("held"), claim("open", "A C"), claim("open", "A D"), claim("open", "A E")),
+        experiment(
+            "Table 5", claim("held", metric="ndcg@3"), {"kind": "cheaper", "systems": ["A", "B"]} | {"verdict": "held"}
+        ),
+        experiment("Table 2", claim("reversed"), data="books"),
+        experiment("Table 1", claim("open"), claim("open", metric="hr@5"), paper="Q"),
+    ]
+    told = [(one.data, *one.claim["systems"], one.verdict, len(one.said)) for one in distinct(asked)]
+    assert told == [
+        ("toys", "A", "B", "held", 3), ("toys", "A", "C", "open", 2), ("toys", "A", "D", "disagree", 2),
+        ("toys", "A", "E", "open", 2), ("toys", "A", "B", "held", 1), ("books", "A", "B", "reversed", 1),
+        ("toys", "A", "B", "open", 1), ("toys", "A", "B", "open", 1),
+    ]  # fmt: skip
+    assert counted_once(asked) == (
+        "Counted once, there are 8 different claims (4 asked more than once): 2 held, 1 came out the other way round, "
+        "4 could not be settled by these runs, 1 came out differently from experiment to experiment. "
+        "Of the 7 different ones about accuracy 1 held."
+    )
+    assert disagreements(asked) == ["- A is better than D, on toys: held in Table 1; open in Table 1, proper."]
+    assert (counted_once(asked[3:4]), counted_once([]), disagreements(asked[3:])) == (
+        "No claim is asked twice.",
+        "",
+        [],
+    )
+
+
+def test_what_counts_as_one_claim_is_about_the_same_model() -> None:
+    """Names of systems are a paper's own; one that stood for two models would make two claims one."""
+    paths = [DOCS / "results" / file_of(name) for name in experiments()]
+    results = [json.loads(path.read_text()) for path in paths if path.exists()]
+    named = {(one["paper"], one["shows"]): one["experiment"] for one in results}
+    for claim in distinct(results):
+        rival = claim.claim["systems"][-1]
+        paper = next(one["paper"] for one in results if claim.claim in one["claims"])
+        asked = {named[paper, shows] for shows, verdict in claim.said if verdict != "not asked"}
+        assert len({experiment_recipe(name, "scaled").models[rival].model for name in asked}) == 1, claim.line()
 
 
 def test_what_was_judged_before_pooling_is_judged_on_the_safe_side() -> None:

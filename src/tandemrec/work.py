@@ -48,6 +48,7 @@ class Work:
         read: tokens that a language model reads in training and for its answers.
         written: tokens that it writes.
         memory: bytes of tensors at the same time.
+        host_memory: of what a processor computes whatever the device is, likewise.
         examples: training examples or questions.
         requests: questions to chat endpoints; each different one is asked once, so at most.
         paced: seconds that the limits of endpoints make these take at least.
@@ -67,6 +68,7 @@ class Work:
     read: float = 0.0
     written: float = 0.0
     memory: float = 0.0
+    host_memory: float = 0.0
     examples: float = 0.0
     requests: float = 0.0
     paced: float = 0.0
@@ -80,6 +82,7 @@ class Work:
             epochs=max(self.epochs, other.epochs),
             stops_early=self.stops_early or other.stops_early,
             memory=max(self.memory, other.memory),
+            host_memory=max(self.host_memory, other.host_memory),
             examples=max(self.examples, other.examples),
             unpaced=self.unpaced or other.unpaced,
         )
@@ -100,7 +103,12 @@ class Work:
 
     def hosted(self) -> Work:
         """The same, left to the processor by libraries that know no other device."""
-        return replace(self, flops=0.0, bytes=0.0, host_flops=self.flops, host_bytes=self.bytes)
+        left = replace(self, flops=0.0, bytes=0.0, memory=0.0)
+        return replace(left, host_flops=self.flops, host_bytes=self.bytes, host_memory=self.memory)
+
+    def held(self, kind: str) -> tuple[float, float]:
+        """Bytes of tensors on a kind of torch device, and on the processor beside it: none beside a processor."""
+        return (max(self.memory, self.host_memory), 0.0) if kind == "cpu" else (self.memory, self.host_memory)
 
 
 SUMMED = (

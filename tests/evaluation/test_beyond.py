@@ -81,7 +81,7 @@ def test_segments_are_means_over_their_targets() -> None:
     rng = np.random.default_rng(0)
     ranks = np.where(rng.random(60) < 0.2, np.inf, rng.integers(0, 12, 60))
     users, items = rng.integers(0, 5, 60), rng.integers(0, 30, 60)
-    found = ranking_segments(ranks, users, items, headline="ndcg@5", groups=3)
+    found = ranking_segments(ranks, np.arange(60, dtype=np.int32), users, items, headline="ndcg@5", groups=3)
     for name, counts in (("user activity", users), ("item popularity", items)):
         assert sum(group["n"] for group in found[name]) == 60
         assert found[name][0]["to"] == 0

@@ -14,21 +14,22 @@ from tandemrec.evaluation.metrics import ranking_metrics
 
 def test_gains_by_hand() -> None:
     own, base = np.array([1.0, 0.0, 0.5]), np.array([0.0, 0.0, 1.0])
-    found = paired_gain(own, base, "ndcg@10")
+    found = paired_gain(own, base, "ndcg@10", np.arange(3))
     assert found["mean"] == pytest.approx(1 / 6)
     assert found["standard_error"] == pytest.approx(np.std([1.0, 0.0, -0.5], ddof=1) / np.sqrt(3))
-    assert paired_gain(own, base, "mae")["mean"] == pytest.approx(-1 / 6)  # smaller errors are better
-    assert paired_gain(np.array([4.0, 4.0]), np.array([9.0, 9.0]), "rmse") == {
+    assert paired_gain(own, base, "mae", np.arange(3))["mean"] == pytest.approx(-1 / 6)  # smaller errors are better
+    assert paired_gain(np.array([4.0, 4.0]), np.array([9.0, 9.0]), "rmse", np.arange(2)) == {
         "n": 2, "mean": 1.0, "standard_error": 0.0,
     }  # fmt: skip
-    assert paired_gain(np.zeros(1), np.ones(1), "rmse") == {"n": 1, "mean": 1.0, "standard_error": 0.0}
+    single = paired_gain(np.zeros(1), np.ones(1), "rmse", np.arange(1))
+    assert single == {"n": 1, "mean": 1.0, "standard_error": 0.0}
 
 
 def test_the_error_of_a_gain_in_rmse_is_that_of_resampled_users() -> None:
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(3, 400))
     own, base = (noise[0] + 0.3 * noise[1]) ** 2, (noise[0] + 0.6 * noise[2]) ** 2
-    found = paired_gain(own, base, "rmse")
+    found = paired_gain(own, base, "rmse", np.arange(400))
     rows = rng.integers(400, size=(4000, 400))
     drawn = np.sqrt(base[rows].mean(1)) - np.sqrt(own[rows].mean(1))
     assert found["mean"] == pytest.approx(np.sqrt(base.mean()) - np.sqrt(own.mean()))
@@ -37,7 +38,9 @@ def test_the_error_of_a_gain_in_rmse_is_that_of_resampled_users() -> None:
 
 def test_groups_have_the_gain_of_their_rows() -> None:
     counts = np.array([0, 1, 1, 5, 9, 9])
-    own, base = (pl.DataFrame({"ndcg@5": values}) for values in ([1.0, 1, 0, 0, 1, 1], [0.0, 0, 0, 1, 1, 0]))
+    own, base = (
+        pl.DataFrame({"user": range(6), "ndcg@5": values}) for values in ([1.0, 1, 0, 0, 1, 1], [0.0, 0, 0, 1, 1, 0])
+    )
     found = segment_gains(own, base, "ndcg@5", {"user activity": counts}, 2)
     assert found["gain"]["mean"] == pytest.approx(2 / 6)
     assert [(row["from"], row["to"], row["n"], row["mean"]) for row in found["segments"]["user activity"]] == [

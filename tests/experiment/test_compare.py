@@ -1,5 +1,6 @@
 """Runs side by side: what is pooled, what is told apart, what is refused, and what is written."""
 
+import html
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ import yaml
 
 from tandemrec.errors import InputError
 from tandemrec.evaluation.comparison import ComparisonConfig
+from tandemrec.experiment.card import machine_words
 from tandemrec.experiment.compare import compare
 from tandemrec.experiment.recipe import load_recipe
 from tandemrec.experiment.run import run
@@ -125,6 +127,26 @@ def test_segments_of_another_metric_are_left_out(runs: Path) -> None:
     assert not any("segments" in row for row in found["leaderboard"])
 
 
+def test_runs_of_different_machines_are_said_to_be(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "two", tmp_path / "elsewhere")
+    path = tmp_path / "elsewhere" / "run_card.json"
+    card = json.loads(path.read_text())
+    card["hardware"] |= {"processor": "Abacus", "cores": 8, "torch_threads": 1, "accelerators": ["NVIDIA L4"] * 2}
+    path.write_text(json.dumps(card))
+    compare([runs / "one", runs / "three"], tmp_path / "same", config=QUICK)
+    found = compare([runs / "one", tmp_path / "elsewhere"], tmp_path / "out", config=QUICK)
+    here = machine_words(json.loads((runs / "one" / "run_card.json").read_text())["hardware"])
+    there = "Abacus, 8 cores (1 thread), 2 × NVIDIA L4"
+    assert [run["machine"] for run in found["runs"]] == [here, there]
+    note = f"The runs are of 2 different machines: {here}; {there}."
+    for suffix in ("md", "html"):
+        told, same = (html.unescape((tmp_path / out / f"compare.{suffix}").read_text()) for out in ("out", "same"))
+        assert note in told
+        assert "different machines" not in same
+        assert same.count(here) >= 2
+        assert there in told.partition(note)[2], "the table of runs"
+
+
 def test_other_refusals(runs: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="metric 'hr@7' was not measured by all runs, they share: hr@5"):
         compare([runs / "one"], metric="hr@7")
@@ -169,12 +191,18 @@ def test_what_cannot_be_written_or_read_is_refused(runs: Path, tmp_path: Path) -
         compare([tmp_path / "damaged"])
 
 
-def test_costs_of_a_thousand_users_are_those_of_users_with_several_examples(tmp_path: Path) -> None:
+def test_costs_and_errors_are_those_of_users_with_several_examples(tmp_path: Path) -> None:
     change = {"split": {"protocol": "time-windows", "sample": {"test": 150}}}
     finished = run(load_recipe(TINY, change), tmp_path / "run", store=tmp_path / "store")
     users, examples = finished.results["users"], finished.results["evaluation"]["n"]
     assert users < examples
     judging = {stage["stage"]: stage["seconds"] for stage in finished.card["stages"]}["evaluate:SASRec"]
-    costs = compare([tmp_path / "run"], config=QUICK)["costs"]
+    compared = compare([tmp_path / "run"], config=QUICK)
+    costs = compared["costs"]
     assert costs["SASRec"]["seconds_per_1000"] == pytest.approx(judging / users * 1000)
-    assert f"over {examples:,} examples of {users:,} users" in (tmp_path / "run" / "report.md").read_text()
+    told = f"over {examples:,} examples of {users:,} users ± standard error over users"
+    assert told in (tmp_path / "run" / "report.md").read_text()
+    board = {row["system"]: row["metrics"] for row in finished.results["leaderboard"]}
+    for row in compared["leaderboard"]:
+        for name, figure in row["metrics"].items():
+            assert board[row["system"]][name]["standard_error"] == pytest.approx(figure["standard_error"])

@@ -14,7 +14,7 @@ from tandemrec.errors import InputError
 from tandemrec.experiment import devices
 from tandemrec.experiment.costs import stage_cost
 from tandemrec.experiment.devices import DEVICES, Device, calibrate, find_device, here
-from tandemrec.experiment.plan import plan
+from tandemrec.experiment.plan import LIBRARIES, plan
 from tandemrec.experiment.recipe import load_recipe
 from tandemrec.experiment.run import run
 from tandemrec.experiment.store import Artifact
@@ -93,6 +93,42 @@ def test_what_does_not_fit_is_said_with_the_switch_that_helps(tmp_path: Path) ->
         assert not row["fits"]
         assert advice in row["advice"]
         assert any("would fit with" in note and "fit:BIGRec" in note for note in plan_notes(found))
+
+
+def test_what_processors_compute_is_held_against_their_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a catalogue whose Gram matrix is larger than any accelerator's memory, which never sees it."""
+    monkeypatch.setattr("tandemrec.data.split.Split.n_items", property(lambda split: 80_000))
+    recipe = load_recipe(load_recipe(TINY).model_dump(mode="json") | {"models": {"EASE": {"model": "ease"}}})
+    gib, cpu = 8 * 3.5 * 80_000**2 / 2**30, here("cpu")
+    for room in (200, 20):
+        host = cpu.model_copy(update={"memory": room * 2.0**30})
+        monkeypatch.setattr("tandemrec.experiment.plan.here", lambda kind, host=host: host)
+        found = plan(recipe, DEVICES["t4"], store=tmp_path)
+        row = next(row for row in found["stages"] if row["stage"] == "fit:EASE")
+        assert (row["memory_gib"], row["host_memory_gib"]) == (0, pytest.approx(gib + LIBRARIES / 2**30))
+        assert row["fits"] == (room == 200)
+        assert found["host"]["memory"] == room * 2.0**30
+    notes = list(plan_notes(found))
+    assert notes[0] == (
+        "fit:EASE needs 167.5 GiB, the processor beside it has 20.0; it would fit with a smaller model, or less data"
+    )
+    assert any(note.startswith("GiB beside: ") for note in notes)
+    column = list(plan_table(found).columns)[-1]
+    assert (column.header, list(column.cells)[-1]) == ("GiB beside", "167.5")
+    alone = plan(recipe, host, store=tmp_path)
+    row = next(row for row in alone["stages"] if row["stage"] == "fit:EASE")
+    assert (row["memory_gib"], row["host_memory_gib"], row["fits"]) == (pytest.approx(gib, abs=0.7), 0, False)
+    assert next(plan_notes(alone)).startswith("fit:EASE needs 167.5 GiB, cpu has 20.0; ")
+    assert "GiB beside" not in {column.header for column in plan_table(alone).columns}
+
+
+def test_memory_is_foreseen_where_it_is_taken(tmp_path: Path) -> None:
+    work = Work(memory=2.0**21) + Work(memory=2.0**20).hosted() + Work(memory=2.0**19)
+    assert (work.memory, work.host_memory) == (2.0**21, 2.0**20)
+    made = {"stage": "x", "key": "key", "summary": {}, "seconds": 3.0, "foreseen": asdict(work)}
+    artifact = Artifact(tmp_path, "key", made)
+    told = [stage_cost(artifact, device)["foreseen"] for device in (here("cpu"), DEVICES["t4"])]
+    assert [(one["memory_mib"], one["accelerator_mib"]) for one in told] == [(2, 0), (1, 2)]
 
 
 def test_a_system_without_a_formula_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -295,6 +295,10 @@ def test_a_page_without_claims_and_figures() -> None:
     assert "beside the paper's" not in page
     assert "adds to its base" not in page
     assert "Chosen on validation" not in page
+    assert page.rstrip().endswith("x, 1 cores.")
+    assert "different machines, whose times are averaged: x; y." in reproduction_markdown(
+        results | {"machines": ["x", "y"]}
+    )
     row = {"system": "A", "metrics": {"m": {"mean": 0.25, "standard_error": 0.01}}, "published": {"m": 0.5}}
     some = {"systems": [row | {"seconds": 100.0, "seconds_per_1000": 2.0}], "lower_is_better": True}
     among = [{"system": "B", "taken": 1, "figures": {"ndcg@10": 0.125}}]

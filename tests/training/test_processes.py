@@ -113,6 +113,18 @@ def test_examples_of_configurations_are_accelerates(name: str, kind: str) -> Non
     assert config.fsdp_config.get("fsdp_version", 2) == 2 and config.deepspeed_config.get("zero_stage", 3) == 3
 
 
+def test_processor_time_is_that_of_all_processes(tmp_path: Path) -> None:
+    """Of a stage that the second one works on, and of an attempt whose second one nobody replaced."""
+    script = Path(__file__).with_name("metered.py")
+    for name, attempts, least in (("whole", [(2, "2")], 2), ("resumed", [(2, "2 killed"), (1, "0")], 2)):
+        for processes, how in attempts:
+            done = start(processes, script, tmp_path / name, *how.split())
+            assert bool(done.returncode) == ("killed" in how), done.stderr[-6000:]
+        (manifest,) = (json.loads(path.read_text()) for path in (tmp_path / name).glob("*/manifest.json"))
+        assert manifest["cost"]["cpu_seconds"] > least
+        assert manifest["summary"] < 1  # the first process's own
+
+
 def test_a_whole_run_by_two_processes(tmp_path: Path) -> None:
     """Training and generation are shared; the first process writes, and a single one finds everything finished."""
     recipe = Path(__file__).parents[1] / "experiment" / "tiny.yaml"

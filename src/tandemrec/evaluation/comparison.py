@@ -12,6 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field
 
+from tandemrec.evaluation.by_user import influences, user_numbers
 from tandemrec.evaluation.crossed import Crossed, SeedSpread, SeedSquares
 from tandemrec.evaluation.significance import holm, permutation_p, resampled_means
 from tandemrec.recommender import Config
@@ -45,9 +46,9 @@ class ComparisonConfig(Config):
 def user_values(per_example: pl.DataFrame, metric: str) -> NDArray[np.float64]:
     """One value a user, sorted by user id, whose plain mean is the metric over examples; shape (U,).
 
-    Users, not examples, are independent of each other. A user's value is the influence on the mean over examples,
-    m + (Σ v − n m) / n̄ with the user's n examples of value v; with one example a user it is v itself. RMSE enters
-    through its linearisation, v = e² / (2 RMSE) + RMSE / 2 (delta method).
+    Users, not examples, are independent of each other. A user's value is the mean over examples and the user's
+    influence on it (see `by_user.influences`); with one example a user it is that example's. RMSE enters through its
+    linearisation, v = e² / (2 RMSE) + RMSE / 2 (delta method).
 
     Args:
         per_example: `user` and the metric (ratings: squared_error, absolute_error), one row an example.
@@ -57,9 +58,7 @@ def user_values(per_example: pl.DataFrame, metric: str) -> NDArray[np.float64]:
     if metric == "rmse":
         root = float(np.sqrt(value.mean()))
         value = value / (2 * root) + root / 2 if root else value
-    _, user = np.unique(per_example["user"].to_numpy(), return_inverse=True)
-    count, mean = np.bincount(user), value.mean()
-    values: NDArray[np.float64] = mean + (np.bincount(user, value) - count * mean) / count.mean()
+    values: NDArray[np.float64] = value.mean() + influences(value, user_numbers(per_example["user"].to_numpy()))
     return values
 
 

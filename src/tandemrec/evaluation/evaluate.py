@@ -16,6 +16,7 @@ from tandemrec.data.kinds import item_kinds
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
 from tandemrec.evaluation.beyond import beyond_accuracy
+from tandemrec.evaluation.by_user import standard_error, user_numbers
 from tandemrec.evaluation.metrics import FloatArray, ranking_metrics
 from tandemrec.evaluation.sampled import SampledCandidates
 from tandemrec.evaluation.segments import ranking_segments
@@ -142,14 +143,13 @@ class Evaluation:
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
-        """Metric name → mean and standard error over examples."""
-        n = self.per_example.height
-        out = {}
-        for name in self.per_example.columns[3:]:
-            values = self.per_example[name].to_numpy()
-            error = float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else 0.0
-            out[name] = {"mean": float(values.mean()), "standard_error": error}
-        return out
+        """Metric name → mean over examples and its standard error over users."""
+        user = user_numbers(self.per_example["user"].to_numpy())
+        measured = {name: self.per_example[name].to_numpy() for name in self.per_example.columns[3:]}
+        return {
+            name: {"mean": float(values.mean()), "standard_error": standard_error(values, user)}
+            for name, values in measured.items()
+        }
 
     def summary(self) -> dict[str, Any]:
         """JSON-able: metrics, part, number of examples, targets and unreachable targets, protocol, segments, beyond."""
@@ -208,9 +208,11 @@ def evaluate(
         draw = partial(config.sampled.draw, counts_I=split.item_counts)
         ranks = _counted_ranks(recommender, judged, config.exclude_seen, candidates, config.ties, listed, draw)
     ranks = np.where(reachable, ranks, np.inf)
+    user = judged.user[judged.target.rows()]
     segments = ranking_segments(
         ranks,
-        split.user_counts[judged.user[judged.target.rows()]],
+        user,
+        split.user_counts[user],
         split.item_counts[judged.target.flat()],
         headline=config.headline,
         groups=config.groups,

@@ -7,23 +7,26 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from tandemrec.data.examples import IntArray
+from tandemrec.evaluation.by_user import standard_error, user_numbers
 from tandemrec.evaluation.comparison import ERRORS
 from tandemrec.evaluation.metrics import FloatArray, ranking_metrics
 from tandemrec.evaluation.segments import count_groups
 
 
-def paired_gain(own: FloatArray, base: FloatArray, metric: str) -> dict[str, Any]:
+def paired_gain(own: FloatArray, base: FloatArray, metric: str, user: NDArray[Any]) -> dict[str, Any]:
     """By how much a system is better than its base: positive is better, for errors too.
 
     Args:
         own: values (B,) of the metric, one an example; of `rmse` squared and of `mae` absolute errors.
         base: of the base, of the same examples.
         metric: such as `ndcg@10` or `rmse`.
+        user: of every example, (B,), by any ids.
 
     Returns:
-        `n`, `mean`, and its `standard_error` over the paired differences (of RMSE by the delta method).
+        `n`, `mean`, and its `standard_error` over users of the paired differences (of RMSE by the delta method).
     """
     difference = base - own if metric in ERRORS else own - base
     mean = float(difference.mean())
@@ -32,9 +35,7 @@ def paired_gain(own: FloatArray, base: FloatArray, metric: str) -> dict[str, Any
         mean = roots[1] - roots[0]
         slopes = [1 / (2 * root) if root else 0.0 for root in roots]
         difference = base * slopes[1] - own * slopes[0]
-    n = len(difference)
-    error = float(difference.std(ddof=1) / np.sqrt(n)) if n > 1 else 0.0
-    return {"n": n, "mean": mean, "standard_error": error}
+    return {"n": len(difference), "mean": mean, "standard_error": standard_error(difference, user)}
 
 
 def segment_gains(
@@ -54,17 +55,18 @@ def segment_gains(
     """
     column = ERRORS.get(metric, metric)
     mine, theirs = (frame[column].to_numpy().astype(np.float64) for frame in (own, base))
+    user = user_numbers(own["user"].to_numpy())
     segments = {
         name: [
             {"from": int(values[inside].min()), "to": int(values[inside].max())}
-            | paired_gain(mine[inside], theirs[inside], metric)
+            | paired_gain(mine[inside], theirs[inside], metric, user[inside])
             for number in np.unique(group)
             for inside in (group == number,)
         ]
         for name, values in counts.items()
         for group in (count_groups(values, groups),)
     }
-    return {"gain": paired_gain(mine, theirs, metric), "segments": segments}
+    return {"gain": paired_gain(mine, theirs, metric, user), "segments": segments}
 
 
 def order_bounds(base: pl.DataFrame, depth: int, metric: str) -> dict[str, float]:

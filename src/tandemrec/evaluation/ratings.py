@@ -12,6 +12,7 @@ from pydantic import Field
 from tandemrec.data.ratings import target_ratings
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
+from tandemrec.evaluation.by_user import standard_error, user_numbers
 from tandemrec.evaluation.evaluate import diverged
 from tandemrec.evaluation.metrics import mae, rmse
 from tandemrec.evaluation.segments import count_groups
@@ -62,7 +63,9 @@ class RatingEvaluation:
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
-        """RMSE and MAE, each with the standard error over ratings (of RMSE by the delta method: s / (2 RMSE √B))."""
+        """RMSE and MAE over ratings, each with its standard error over users (of RMSE by the delta method: that of the
+        mean squared error over 2 RMSE).
+        """
         return _errors(self.per_example)
 
     def segments(self) -> dict[str, list[dict[str, Any]]]:
@@ -120,11 +123,8 @@ def _errors(rows: pl.DataFrame) -> dict[str, dict[str, float]]:
     means = {"rmse": rmse(predicted, rating), "mae": mae(predicted, rating)}
     slopes = {"rmse": 2 * means["rmse"] or 1.0, "mae": 1.0}
     values = {"rmse": rows["squared_error"].to_numpy(), "mae": rows["absolute_error"].to_numpy()}
-    root = np.sqrt(rows.height)
+    user = user_numbers(rows["user"].to_numpy())
     return {
-        name: {
-            "mean": means[name],
-            "standard_error": float(values[name].std(ddof=1) / root / slopes[name]) if rows.height > 1 else 0.0,
-        }
+        name: {"mean": means[name], "standard_error": standard_error(values[name], user) / slopes[name]}
         for name in means
     }

@@ -35,12 +35,12 @@ def agreements(recipe: Recipe, judged: Mapping[str, Artifact]) -> dict[str, Role
                 lists[name] = np.array(rows.to_list(), np.int32).reshape(len(rows), -1)
         return agreement(lists[teacher], lists[other])
 
-    found = {}
+    found: dict[str, Roles] = {}
     for student, roles in recipe.students().items():
         teacher, plain = roles["teacher"], roles["plain"]
         assert teacher is not None
         own, others = shared(teacher, student), shared(teacher, plain) if plain else None
-        found[student] = roles | {"agreement": own, "plain_agreement": others}
+        found[student] = {**roles, "agreement": own, "plain_agreement": others}
     return found
 
 

@@ -6,6 +6,8 @@ import os
 import platform
 import resource
 import sys
+from collections import Counter
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
@@ -37,6 +39,18 @@ def hardware() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
     }
+
+
+def machine_words(machine: Mapping[str, Any]) -> str:
+    """What decides how fast a machine is, by its `hardware`: processor, cores and threads, accelerators.
+
+    Two machines of the same words are taken for one.
+    """
+    counts = Counter(machine["accelerators"])
+    several = [f"{count} × {name}" if count > 1 else name for name, count in counts.items()]
+    threads = machine.get("torch_threads", machine["cores"])
+    few = f" ({threads} thread{'s' * (threads != 1)})" if threads != machine["cores"] else ""
+    return ", ".join([str(machine["processor"]), f"{machine['cores']} cores{few}", *several])
 
 
 def peak_memory_mib() -> float:

@@ -10,6 +10,7 @@ from typing import Any
 from tandemrec.errors import InputError
 from tandemrec.evaluation.comparison import ComparisonConfig, Repeats, compare_systems, mean_and_errors, user_values
 from tandemrec.evaluation.cost import system_cost
+from tandemrec.experiment.card import machine_words
 from tandemrec.experiment.files import check_folder, write_whole
 from tandemrec.experiment.pooling import Pooled, check_comparable, pool
 from tandemrec.experiment.run import Run
@@ -157,6 +158,7 @@ def _run_facts(run: Run) -> dict[str, Any]:
         "name": run.results["name"],
         "seed": seed,
         "training_seed": run.results.get("training_seed", seed),
+        "machine": machine_words(run.card["hardware"]),
     }
 
 

@@ -39,13 +39,13 @@ def stage_cost(artifact: Artifact, device: Device) -> dict[str, Any]:
 
 def _foreseen(artifact: Artifact, device: Device) -> dict[str, Any] | None:
     """Seconds with all the epochs that training may take, and with those that it took (None: an endpoint is asked whose
-    pace nobody knows); None: nobody foresaw it.
+    pace nobody knows), memory of the processor and of an accelerator apart; None: nobody foresaw it.
     """
     counts = artifact.manifest.get("foreseen")
     if counts is None:
         return None
     work, summary = Work(**counts), artifact.manifest["summary"]
-    at_most = device.seconds(work)
+    at_most, (held, beside) = device.seconds(work), work.held(device.kind)
     trained = summary.get("epochs") if isinstance(summary, dict) else None
     share = trained / work.epochs if trained and work.epochs else 1.0
     return {
@@ -54,5 +54,6 @@ def _foreseen(artifact: Artifact, device: Device) -> dict[str, Any] | None:
         "calibrated": device.calibrated,
         "flops": work.flops + work.half_flops + work.host_flops,
         "tokens": round(work.read + work.written),
-        "memory_mib": round(work.memory / 2**20, 1),
+        "memory_mib": round((held if device.kind == "cpu" else beside) / 2**20, 1),
+        "accelerator_mib": round((0.0 if device.kind == "cpu" else held) / 2**20, 1),
     }

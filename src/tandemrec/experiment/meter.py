@@ -14,7 +14,7 @@ import torch
 from tandemrec.experiment.card import peak_memory_mib
 from tandemrec.experiment.files import write_whole
 from tandemrec.llm.traffic import TRAFFIC
-from tandemrec.training import default_device, process_count
+from tandemrec.training import default_device, gathered, process_count, process_rank
 
 CLEAR, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
@@ -53,10 +53,10 @@ class Meter:
         self._writer.join()
 
     def read(self) -> dict[str, Any]:
-        """Seconds of wall time and of all processor cores of this process; peak memory in MiB, None where the system
-        does not tell that of a part of a process; accelerators that were used, one a process, seconds × their number,
-        and the peak of this process's; tokens that language models read and wrote for answers, and what endpoints
-        charged for theirs.
+        """Seconds of wall time and of all processor cores of this process (see also `of_all_processes`); peak memory in
+        MiB, None where the system does not tell that of a part of a process; accelerators that were used, one a
+        process, seconds × their number, and the peak of this process's; tokens that language models read and wrote for
+        answers, and what endpoints charged for theirs.
         """
         now = self._attempt()
         return {name: _joined(name, self._before.get(name), value) for name, value in now.items()}
@@ -83,6 +83,28 @@ class Meter:
             write_whole(self._notes, self.read())
             if ended:
                 return
+
+
+def own_notes(notes: Path) -> Path:
+    """Where this process takes its notes: the first in this file, the others in numbered ones beside it."""
+    return notes.with_stem(f"{notes.stem}-{process_rank()}") if process_rank() else notes
+
+
+def of_all_processes(cost: dict[str, Any], notes: Path) -> dict[str, Any]:
+    """What a stage cost, with the processor time of all processes (all of them must ask).
+
+    Wall time, tokens and fees are the same in all of them, and peaks of memory are the first's.
+
+    Args:
+        cost: what this process's meter read.
+        notes: those of the first process. Beside them may lie notes of processes of a killed attempt that had more.
+    """
+    mine = [cost["cpu_seconds"]]
+    if process_rank() == 0:
+        others = notes.parent.glob(f"{notes.stem}-*{notes.suffix}")
+        left = [path for path in others if int(path.stem.rpartition("-")[2]) >= process_count()]
+        mine += [json.loads(path.read_text())["cpu_seconds"] for path in left]
+    return cost | {"cpu_seconds": round(sum(gathered(mine)), 3)}
 
 
 def _joined(name: str, before: Any, now: Any) -> Any:

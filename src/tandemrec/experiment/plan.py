@@ -18,7 +18,7 @@ import polars as pl
 
 from tandemrec.data.dataset import Dataset
 from tandemrec.data.locations import store_root
-from tandemrec.experiment.devices import GIB, Device
+from tandemrec.experiment.devices import GIB, Device, here
 from tandemrec.experiment.files import check_folder
 from tandemrec.experiment.foresight import Foresights
 from tandemrec.experiment.recipe import Recipe
@@ -117,17 +117,18 @@ def plan(
 
     Args:
         recipe: of the run.
-        device: whose rates and memory count.
+        device: whose rates and memory count; beside an accelerator, also those of the processor at hand.
         price: of an hour of the device; None leaves money out.
         dataset: replaces the recipe's data source.
         store: where stages are looked for.
 
     Returns:
-        JSON-able: `device`, `stages` in their order, `total`, `tuning` (None: the recipe tunes nothing). A stage has
-        its name, `state` (`found`, `to make`, `unknown`), `reason` (why it is unknown, or its time is; None else),
-        `seconds` (None: unknown), `at_most` (training may stop early), `steps`, `epochs`, `examples`, `read_tokens`,
-        `written_tokens`, `requests` and `fees` (of chat endpoints), `flops`, `memory_gib`, `fits`, `advice`, and with a
-        price `money`, fees included.
+        JSON-able: `device`, `host` (the processor beside an accelerator, else None), `stages` in their order, `total`,
+        `tuning` (None: the recipe tunes nothing). A stage has its name, `state` (`found`, `to make`, `unknown`),
+        `reason` (why it is unknown, or its time is; None else), `seconds` (None: unknown), `at_most` (training may stop
+        early), `steps`, `epochs`, `examples`, `read_tokens`, `written_tokens`, `requests` and `fees` (of chat
+        endpoints), `flops`, `memory_gib` of the device, `host_memory_gib` of the processor beside it, `fits`, `advice`,
+        and with a price `money`, fees included.
 
     Raises:
         InputError: if the data or a language model are not there, or the store can be no folder.
@@ -140,7 +141,8 @@ def plan(
         stages = Stages(planning, recipe)
         stages.foresights = Foresights(stages, device.kind)
         walk(stages, dataset)
-        rows = [_row(planned, device, price) for planned in planning.planned.values()]
+        host = None if device.kind == "cpu" else here("cpu")
+        rows = [_row(planned, device, host, price) for planned in planning.planned.values()]
     seconds = [row["seconds"] for row in rows if row["seconds"] is not None]
     total: dict[str, Any] = {
         "seconds": sum(seconds),
@@ -153,11 +155,13 @@ def plan(
         "fees": sum(row["fees"] for row in rows),
         "flops": sum(row["flops"] for row in rows),
         "memory_gib": max(row["memory_gib"] for row in rows),
+        "host_memory_gib": max(row["host_memory_gib"] for row in rows),
         "fits": all(row["fits"] for row in rows),
     }
     if price is not None:
         total["money"] = total["seconds"] / 3600 * price + total["fees"]
     found = {"name": recipe.name, "device": device.model_dump(mode="json"), "price": price}
+    found["host"] = None if host is None else host.model_dump(mode="json")
     return found | {"stages": rows, "total": total, "tuning": _tuning(recipe, rows)}
 
 
@@ -172,15 +176,15 @@ def _tuning(recipe: Recipe, rows: list[dict[str, Any]]) -> dict[str, Any] | None
     return {"model": recipe.tune.model, "trials": trials, "seconds": None if each is None else trials * each}
 
 
-def _row(planned: Planned, device: Device, price: float | None) -> dict[str, Any]:
+def _row(planned: Planned, device: Device, host: Device | None, price: float | None) -> dict[str, Any]:
     work = None if planned.found or planned.foresight is None else planned.foresight()
     state = "found" if planned.found else "unknown" if work is None and planned.seconds is None else "to make"
     seconds = 0.0 if planned.found else planned.seconds if work is None else device.seconds(work)
     reason, work = _reason(planned, work), work or Work()
-    fits, advice = True, None
-    if not planned.found and planned.foresight is not None:
-        fits = needed(work, device) <= device.memory
-        advice = None if fits else _advice(planned.artifact.name, planned.foresight, work, device)
+    advice = None
+    if not planned.found and planned.foresight is not None and _lacking(work, device, host):
+        advice = _advice(planned.artifact.name, planned.foresight, work, device, host)
+    own, beside = needed(work, device)
     row = {
         "stage": planned.artifact.name,
         "state": state,
@@ -195,8 +199,9 @@ def _row(planned: Planned, device: Device, price: float | None) -> dict[str, Any
         "requests": round(work.requests),
         "fees": work.fees,
         "flops": work.flops + work.half_flops + work.host_flops,
-        "memory_gib": needed(work, device) / GIB if work.memory else 0.0,
-        "fits": fits,
+        "memory_gib": own / GIB,
+        "host_memory_gib": beside / GIB,
+        "fits": advice is None,
         "advice": advice,
     }
     if price is not None:
@@ -215,12 +220,21 @@ def _reason(planned: Planned, work: Work | None) -> str | None:
     return f"there is no formula for {'this stage' if kind is None else f'`{kind}`, or for what it builds on'}"
 
 
-def needed(work: Work, device: Device) -> float:
-    """Bytes of a device: its tensors, and on a processor the libraries."""
-    return work.memory + (LIBRARIES if device.kind == "cpu" else 0.0)
+def needed(work: Work, device: Device) -> tuple[float, float]:
+    """Bytes of a device, and of the processor beside an accelerator: tensors, and on a processor the libraries."""
+    own, beside = work.held(device.kind)
+    if own and device.kind == "cpu":
+        own += LIBRARIES
+    return own, (beside + LIBRARIES if beside else 0.0)
 
 
-def _advice(stage: str, foresight: Foresight, work: Work, device: Device) -> str:
+def _lacking(work: Work, device: Device, host: Device | None) -> float:
+    """Bytes that a stage needs more than there are, of the device and of the processor beside it together."""
+    own, beside = needed(work, device)
+    return max(0.0, own - device.memory) + (max(0.0, beside - host.memory) if host is not None else 0.0)
+
+
+def _advice(stage: str, foresight: Foresight, work: Work, device: Device, host: Device | None) -> str:
     """The first switches under which a stage fits, as `--set` takes them; else over how many devices a language model
     would have to be shared.
     """
@@ -230,13 +244,14 @@ def _advice(stage: str, foresight: Foresight, work: Work, device: Device) -> str
     for setting, config in switches(foresight.config):
         switch = key + setting
         smaller = foresight.work(config)
-        if smaller is not None and smaller.memory < work.memory:
+        if smaller is not None and _lacking(smaller, device, host) < _lacking(work, device, host):
             taken = [*(text for text in taken if text.partition("=")[0] != switch.partition("=")[0]), switch]
             work = smaller
-        if needed(work, device) <= device.memory:
+        if not _lacking(work, device, host):
             return ", ".join(taken)
     kept = f"{', '.join(taken)}, and " if taken else ""
-    if not isinstance(foresight.config, LanguageModelUser):
+    own, _ = needed(work, device)
+    if own <= device.memory or not isinstance(foresight.config, LanguageModelUser):
         return f"{kept}a smaller model, or less data"
-    parts = int(-(-needed(work, device) // device.memory))
+    parts = int(-(-own // device.memory))
     return f"{kept}{parts} such devices or more that each hold a part (FSDP or DeepSpeed), or a smaller model"

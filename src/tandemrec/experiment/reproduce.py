@@ -175,6 +175,7 @@ def _results(
         "rerankings": over_seeds([(run.results, run.card) for run in runs], shown),
         "students": over_trainings([(run.results, run.card) for run in runs]),
         "hardware": runs[0].card["hardware"],
+        "machines": list(dict.fromkeys(run["machine"] for run in compared["runs"])),
     }
 
 

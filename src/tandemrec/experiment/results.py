@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from tandemrec.data.split import Split
+from tandemrec.evaluation.by_user import user_numbers
 from tandemrec.evaluation.comparison import ComparisonConfig, compare_systems, user_values
 from tandemrec.evaluation.ratings import RatingEvaluationConfig
 from tandemrec.evaluation.significance import paired_test
@@ -74,9 +75,12 @@ def collect(recipe: Recipe, split: Split, data: Artifact, cut: Artifact, judged:
 
 def _test_against(reference: str, rows: list[dict[str, Any]], frames: dict[str, pl.DataFrame]) -> None:
     """Add paired tests of a rating run's errors against the reference's to its rows."""
+    theirs = frames[reference]
+    user = user_numbers(theirs["user"].to_numpy())
     for row in rows:
+        mine = frames[row["system"]]
         row["against_reference"] = {
-            name: paired_test(*(frames[system][column].to_numpy() for system in (row["system"], reference)))
+            name: paired_test(mine[column].to_numpy(), theirs[column].to_numpy(), user)
             for name, column in (("rmse", "squared_error"), ("mae", "absolute_error"))
         }
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from tandemrec.errors import InputError
 from tandemrec.experiment.files import sha256
-from tandemrec.experiment.meter import Meter
+from tandemrec.experiment.meter import Meter, of_all_processes, own_notes
 from tandemrec.recommender import Config
 from tandemrec.training.processes import from_first, process_rank, wait_for_all
 from tandemrec.work import Foresight
@@ -133,8 +133,12 @@ class Store:
         """What processes beside the first do: they work with it on a stage, but its files are the ones that count."""
         if not from_first(False):
             with TemporaryDirectory() as scratch:
-                make(Path(scratch), directory.with_name(directory.name + ".work"))
-            wait_for_all()
+                work = directory.with_name(directory.name + ".work")
+                work.mkdir(exist_ok=True)
+                with Meter(own_notes(work / METER)) as meter:
+                    make(Path(scratch), work)
+                    wait_for_all()
+                of_all_processes(meter.read(), work / METER)
         wait_for_all()
         return self.open(directory)
 
@@ -162,7 +166,7 @@ class Store:
         with Meter(work / METER) as meter:
             summary = make(draft, work)
             wait_for_all()
-            cost = meter.read()
+        cost = of_all_processes(meter.read(), work / METER)
         manifest = {
             "stage": stage,
             "key": key,

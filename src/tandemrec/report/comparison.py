@@ -167,8 +167,10 @@ def pair_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 def runs_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and a row a compared run."""
-    keys = ["path", "name", "seed", "training_seed"]
-    return ["run", "name", "seed", "training seed"], [[str(run[key]) for key in keys] for run in results["runs"]]
+    keys = ["path", "name", "seed", "training_seed", "machine"]
+    return ["run", "name", "seed", "training seed", "machine"], [
+        [str(run[key]) for key in keys] for run in results["runs"]
+    ]
 
 
 def _over(results: Mapping[str, Any]) -> str:

@@ -73,9 +73,23 @@ def cost_note(price: float | None) -> str:
     return f"{_NOTE}{machine}what chat endpoints charged for answers that were not paid before."
 
 
+def machines_note(results: Mapping[str, Any]) -> str:
+    """A warning where the compared runs are of different machines; empty for one machine, and for a single run."""
+    machines = dict.fromkeys(run["machine"] for run in results.get("runs", ()))
+    if len(machines) < 2:
+        return ""
+    return (
+        f"The runs are of {len(machines)} different machines: {'; '.join(machines)}. Their times differ by the machine "
+        "too, so costs, and who is unbeaten, can be believed between systems of one machine only."
+    )
+
+
 def cost_markdown(results: Mapping[str, Any], costs: Mapping[str, Cost], price: float | None = None) -> str:
     """The table with its note; empty where nothing is known."""
-    return f"## Cost\n\n{table_of(*cost_rows(results, costs))}\n\n{cost_note(price)}" if costs else ""
+    if not costs:
+        return ""
+    note = f"{cost_note(price)} {machines_note(results)}".rstrip()
+    return f"## Cost\n\n{table_of(*cost_rows(results, costs))}\n\n{note}"
 
 
 def mean_cost(costs: Sequence[Cost]) -> Cost:

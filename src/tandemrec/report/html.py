@@ -20,7 +20,7 @@ from tandemrec.report.comparison import (
     pair_table,
     runs_table,
 )
-from tandemrec.report.cost import Cost, cost_note, cost_rows, duration, fronts, memory, money, run_costs
+from tandemrec.report.cost import Cost, cost_note, cost_rows, duration, fronts, machines_note, memory, money, run_costs
 from tandemrec.report.leaderboard import filled, is_rating
 from tandemrec.report.plan import foretold
 from tandemrec.report.prepared import HEADING as PREPARED
@@ -35,7 +35,7 @@ Table = tuple[list[str], list[list[str]]]
 
 STAGES_NOTE = (
     "Predicted: before the stage began, for the epochs it took. Peak memory is that of the whole process, predicted "
-    "memory that of the stage alone."
+    "memory that of the stage alone, what lies on an accelerator apart."
 )
 
 BOOKKEEPING = {"epoch", "seconds"}
@@ -170,7 +170,12 @@ def _cost_view(results: Mapping[str, Any], costs: Mapping[str, Cost], price: flo
         ]
         marked = [(*point, point[0] in on_front[key]) for point in points]
         plots.append((scatter_plot(marked, label, metric, duration), f"{caption} Filled: unbeaten."))
-    return {"pareto": plots, "costs": cost_rows(results, costs), "cost_note": cost_note(price)}
+    return {
+        "pareto": plots,
+        "costs": cost_rows(results, costs),
+        "cost_note": cost_note(price),
+        "machines_note": machines_note(results),
+    }
 
 
 def _tails(results: Mapping[str, Any]) -> Iterator[tuple[Markup, str, list[str], list[list[str]]]]:
@@ -259,7 +264,8 @@ def _question(results: Mapping[str, Any]) -> str:
 def _stages(stages: Sequence[Mapping[str, Any]], price: float | None) -> Table:
     """A row a stage; columns without any figure are left out."""
     header = ["stage", "time", "predicted", "processor time", "accelerator time"]
-    header += ["peak memory", "predicted memory", "peak accelerator", "tokens", "predicted tokens", "fees", "money"]
+    header += ["peak memory", "predicted memory", "peak accelerator", "predicted accelerator"]
+    header += ["tokens", "predicted tokens", "fees", "money"]
     rows = [
         [
             stage["stage"],
@@ -270,6 +276,7 @@ def _stages(stages: Sequence[Mapping[str, Any]], price: float | None) -> Table:
             memory(stage["peak_memory_mib"]),
             memory(_foreseen(stage, "memory_mib")),
             memory(stage["accelerator_peak_mib"] or None),
+            memory(_foreseen(stage, "accelerator_mib") or None),
             "" if stage["tokens"] is None else f"{stage['tokens']:,}",
             "" if not _foreseen(stage, "tokens") else f"{_foreseen(stage, 'tokens'):,.0f}",
             money(stage.get("fees") or None),

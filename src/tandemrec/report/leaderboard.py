@@ -20,7 +20,7 @@ def decimal(value: float, sign: str = "") -> str:
 
 
 def cell(metric: Mapping[str, float]) -> str:
-    """`.1234 ± .0012`: mean and standard error over examples."""
+    """`.1234 ± .0012`: mean and standard error over users."""
     return f"{metric['mean']:.4f} ± {metric['standard_error']:.4f}"
 
 

@@ -25,7 +25,7 @@ def markdown_page(results: Mapping[str, Any], card: Mapping[str, Any]) -> str:
         results["description"],
         answer(results),
         markdown_table(results),
-        f"{_what(results)} ± standard error over {judged(results)}. {results['evaluation']['protocol']}",
+        f"{_what(results)} over {judged(results)} ± standard error over users. {results['evaluation']['protocol']}",
         segments_markdown(results),
         reranking_markdown(results, card),
         prepared_markdown(card),

@@ -15,22 +15,24 @@ def plan_table(plan: Mapping[str, Any]) -> Table:
     priced = plan["price"] is not None
     table = Table(title=f"{plan['name']} on {plan['device']['title']}")
     table.add_column("stage", no_wrap=True, overflow="ellipsis")
-    for column in ("time", *(("money",) if priced else ()), "epochs", "tokens", "FLOP", "GiB"):
+    beside = ("GiB beside",) if plan["total"]["host_memory_gib"] else ()
+    for column in ("time", *(("money",) if priced else ()), "epochs", "tokens", "FLOP", "GiB", *beside):
         table.add_column(column, justify="right", no_wrap=True, min_width=len(column) + 1)
     for row in plan["stages"]:
-        table.add_row(row["stage"], *_cells(row, priced), style=None if row["fits"] else "red")
+        table.add_row(row["stage"], *_cells(row, priced, bool(beside)), style=None if row["fits"] else "red")
     table.add_section()
     total = plan["total"]
     partly = bool(total["unknown"] or total["untimed"])
-    cells = _cells(total | {"state": "to make", "epochs": 0, "at_most": total["at_most"] and not partly}, priced)
+    whole = total | {"state": "to make", "epochs": 0, "at_most": total["at_most"] and not partly}
+    cells = _cells(whole, priced, bool(beside))
     # What is left out makes the sum no bound of the whole.
     table.add_row("all", *[f"{cell} + ?" if partly and at < 1 + priced else cell for at, cell in enumerate(cells)])
     return table
 
 
-def _cells(row: Mapping[str, Any], priced: bool) -> list[str]:
+def _cells(row: Mapping[str, Any], priced: bool, beside: bool) -> list[str]:
     if row["state"] != "to make":
-        return [row["state"], *[""] * (4 + priced)]
+        return [row["state"], *[""] * (4 + priced + beside)]
     bound = "≤ " if row["at_most"] else ""
     return [
         "?" if row["seconds"] is None else bound + duration(row["seconds"]),
@@ -38,8 +40,16 @@ def _cells(row: Mapping[str, Any], priced: bool) -> list[str]:
         str(row["epochs"] or ""),
         count(row["read_tokens"] + row["written_tokens"]),
         _operations(row["flops"]),
-        f"{row['memory_gib']:.1f}" if row["memory_gib"] else "",
+        *(f"{row[key]:.1f}" if row[key] else "" for key in ("memory_gib", *(("host_memory_gib",) if beside else ()))),
     ]
+
+
+def _lacking(row: Mapping[str, Any], plan: Mapping[str, Any]) -> Iterator[str]:
+    """What a stage needs more than there is: of the device, or of the processor beside it."""
+    names = plan["device"]["name"], "the processor beside it"
+    for key, device, name in zip(("memory_gib", "host_memory_gib"), (plan["device"], plan["host"]), names, strict=True):
+        if device is not None and row[key] > device["memory"] / 2**30:
+            yield f"{row[key]:.1f} GiB, {name} has {device['memory'] / 2**30:.1f}"
 
 
 def _grouped(rows: Sequence[Mapping[str, Any]], state: str) -> dict[str, str]:
@@ -69,10 +79,10 @@ def plan_notes(plan: Mapping[str, Any]) -> Iterator[str]:
     device = plan["device"]
     for row in plan["stages"]:
         if not row["fits"]:
-            yield (
-                f"{row['stage']} needs {row['memory_gib']:.1f} GiB, {device['name']} has "
-                f"{device['memory'] / 2**30:.1f}; it would fit with {row['advice']}"
-            )
+            lacking = " and ".join(_lacking(row, plan))
+            yield f"{row['stage']} needs {lacking}; it would fit with {row['advice']}"
+    if plan["host"] is not None and plan["total"]["host_memory_gib"]:
+        yield "GiB beside: memory of the processor beside the accelerator, for what libraries compute nowhere else."
     if plan["total"]["at_most"]:
         yield "≤: with all epochs of the recipe; early stopping may end a training before."
     for reason, stages in _grouped(plan["stages"], "unknown").items():

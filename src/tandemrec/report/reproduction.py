@@ -271,7 +271,7 @@ def validated(results: Mapping[str, Any]) -> list[Grid]:
 
 def footnotes(results: Mapping[str, Any]) -> list[str]:
     """What is to be known beside the figures."""
-    data, machine = results["data"], results["hardware"]
+    data = results["data"]
     command = f"`tandem reproduce {results['experiment']} --scale {results['scale']}`"
     return [
         _chance(results),
@@ -289,8 +289,16 @@ def footnotes(results: Mapping[str, Any]) -> list[str]:
         f"{data['items']:,} items, {data['interactions']:,} interactions. Training seeds "
         f"{', '.join(map(str, results['seeds']))}; ± is the standard error over users"
         f"{' and seeds' if len(results['seeds']) > 1 else ''}. Split: {results['split']}. {results['protocol']} "
-        f"{machine['processor']}, {machine['cores']} cores.",
+        f"{_machines(results)}.",
     ]
+
+
+def _machines(results: Mapping[str, Any]) -> str:
+    """Where it ran; times are means over trainings, so of several machines that is said."""
+    machine, several = results["hardware"], results.get("machines", ())
+    if len(several) > 1:
+        return f"Trainings ran on different machines, whose times are averaged: {'; '.join(several)}"
+    return f"{machine['processor']}, {machine['cores']} cores"
 
 
 def names_text(names: Mapping[str, str]) -> str:
