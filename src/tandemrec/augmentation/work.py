@@ -21,9 +21,10 @@ from tandemrec.data.examples import Examples
 from tandemrec.data.split import Split
 from tandemrec.llm.chat_work import chat_work
 from tandemrec.llm.generate import GenerationConfig
+from tandemrec.llm.instructed_work import owner_of
 from tandemrec.llm.reader import Reader
 from tandemrec.llm.recommenders.instructed import InstructedConfig
-from tandemrec.llm.work import Plant, evenly, owner_of
+from tandemrec.llm.work import Plant, evenly
 from tandemrec.recommender import Config
 from tandemrec.work import FLOAT, NOTHING, Scene, Work, answer_work, fit_work, passes, product
 

@@ -1,6 +1,6 @@
 """What the stages of a run take, before they are made: every stage's question to the config that knows.
 
-The answers are in the files `work.py` of the rooms, which are read here.
+The answers are in the files `work.py` and `…_work.py` of the rooms, which are read here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import tandemrec.aggregation.work
 import tandemrec.conventional.direct.work
 import tandemrec.conventional.rating.work
-import tandemrec.conventional.sequential.work  # noqa: F401
+import tandemrec.conventional.sequential.work
+import tandemrec.llm.instructed_work  # noqa: F401
 from tandemrec.augmentation.augmented_ratings import AugmentedRatingsConfig
 from tandemrec.augmentation.dllm2rec import DLLM2RecConfig
 from tandemrec.augmentation.llm_cf import LLMCFConfig
