@@ -84,13 +84,15 @@ def test_lists_and_thoughts_are_foreseen(split: Split, nano_folder: Path) -> Non
     assert thought is not None
     # As many tokens as there is room for, for each of three thoughts about every training example.
     assert thought.written == pytest.approx(len(split.train) * 3 * 64)
-    chat = ChatConfig(url="http://localhost", model="toy", max_tokens=100, per_minute=60, output_price=2)
+    chat = ChatConfig(url="http://localhost", model="toy", per_minute=60, output_price=2)
     remote = thoughts_work(config.model_copy(update={"chat": chat}), reading)
     assert remote is not None
-    # Each example is asked about once, and a second a question passes at least.
-    assert (remote.requests, remote.paced, remote.unpaced) == (len(split.train), len(split.train), False)
-    assert remote.written == pytest.approx(len(split.train) * 100)
-    assert remote.fees == pytest.approx(len(split.train) * 100 * 2 / 1e6)
+    # Each example is asked about three times, a second a request passes at least, and answers may have 256 tokens.
+    asked = 3 * len(split.train)
+    assert (remote.requests, remote.paced, remote.unpaced) == (asked, asked, False)
+    assert remote.written == pytest.approx(asked * 256)
+    assert remote.fees == pytest.approx(asked * 256 * 2 / 1e6)
+    assert remote.examples == len(split.train)
 
 
 ASKED: dict[str, Any] = {

@@ -48,7 +48,9 @@ class LLMCFConfig(LanguageModelUser):
     """Which model this is."""
 
     chat: ChatConfig | None = None
-    """A chat endpoint that writes the thoughts; null: the language model `lm` does. Vectors are `lm`'s anyway."""
+    """A chat endpoint that writes the thoughts, in the number, length and temperature that `thoughts` names, so that
+    `chat.temperature` and `chat.max_tokens` stay unsaid; null: the language model `lm` does. Vectors are `lm`'s anyway,
+    and so are the scores that are made from them."""
 
     thoughts: ThoughtsConfig = ThoughtsConfig()
     """What is asked."""
@@ -93,6 +95,17 @@ class LLMCFConfig(LanguageModelUser):
                 f"{self.examples} in-context examples need at least {self.examples + 2} thoughts.questions, found "
                 f"{self.thoughts.questions}: a user who asks may see none of their own"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _thoughts_say_how_a_chat_is_asked(self) -> Self:
+        for its, own in (("temperature", "temperature"), ("max_tokens", "max_new_tokens")):
+            said, wanted = getattr(self.chat, its, None), getattr(self.thoughts, own)
+            if said not in (None, wanted, ChatConfig.model_fields[its].default):
+                raise ValueError(
+                    f"thoughts are asked for with thoughts.{own}, which is {wanted:g}, but chat.{its} is {said:g}; "
+                    "leave it out or make both the same"
+                )
         return self
 
     @model_validator(mode="after")

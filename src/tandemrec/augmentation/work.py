@@ -159,7 +159,6 @@ def thoughts_work(config: LLMCFConfig, scene: Scene) -> Work | None:
         return None
     half = scene.device != "cpu" and reader.half
     plant = Plant(reader, half, 2 if half else FLOAT)
-    limit = max(1, min(settings.max_new_tokens, reader.context // 2))
     measured, titles = evenly(split.train, 256), split.dataset.titles
     prompts = [
         prompt_text(about_text([titles[i] for i in row], titles[0], settings), 1, settings)
@@ -167,13 +166,15 @@ def thoughts_work(config: LLMCFConfig, scene: Scene) -> Work | None:
     ]
     count = min(settings.questions, len(split.train))
     if config.chat is not None:
-        longest = min(config.chat.max_tokens, reader.context)
-        read = plant.forward(count, longest, 0) + plant.encoded(titles)
-        return replace(chat_work(config.chat, prompts, None, count) + read, examples=count)
-    lengths = np.minimum([len(ids) for ids in reader.tokenize(prompts)], reader.context - limit)
-    written = plant.writing(lengths, np.full(256, limit), settings.samples, settings.batch_size, limit)
+        limit = min(settings.max_new_tokens, reader.context)
+        written = chat_work(settings.asked_of(config.chat), prompts, None, count * settings.samples)
+    else:
+        limit = max(1, min(settings.max_new_tokens, reader.context // 2))
+        lengths = np.minimum([len(ids) for ids in reader.tokenize(prompts)], reader.context - limit)
+        drawn = plant.writing(lengths, np.full(len(lengths), limit), settings.samples, settings.batch_size, limit)
+        written = drawn * (count / len(lengths))
     read = plant.forward(count * settings.samples, limit, 0) + plant.encoded(titles)
-    return replace(written * (count / len(lengths)) + read, examples=count)
+    return replace(written + read, examples=count)
 
 
 def _features(config: LLMCFConfig, scene: Scene, questions: float, *, training: bool) -> Work:
