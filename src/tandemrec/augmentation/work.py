@@ -24,6 +24,7 @@ from tandemrec.llm.generate import GenerationConfig
 from tandemrec.llm.instructed_work import owner_of
 from tandemrec.llm.reader import Reader
 from tandemrec.llm.recommenders.instructed import InstructedConfig
+from tandemrec.llm.recommenders.work import content_width
 from tandemrec.llm.work import Plant, evenly
 from tandemrec.recommender import Config
 from tandemrec.work import FLOAT, NOTHING, Scene, Work, answer_work, fit_work, passes, product
@@ -190,7 +191,8 @@ def _features(config: LLMCFConfig, scene: Scene, questions: float, *, training: 
     text = product(1, z, d) + product(1, d, d)
     pair = product(1, 4 * d, d) + product(1, d, d)
     maps = (2 * questions + 3 * shown) * text + (questions + shown) * pair
-    found = product(questions, z, memory) + passes(questions * memory, 6)
+    found_by = z if config.encoder is None else content_width(config.encoder, scene)
+    found = product(questions, found_by, memory) + passes(questions * memory, 6)
     rebuilt = questions * config.examples * (product(1, d, d) + product(1, d, z)) if config.reconstruction else NOTHING
     past = network_work(config.backbone, np.full(shown, length), training)
     flops = replace(config.layers * layer + maps + rebuilt + past + found, calls=60.0 * config.layers + 100)

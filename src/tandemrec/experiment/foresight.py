@@ -27,7 +27,7 @@ from tandemrec.llm.recommenders.base import LanguageModelConfig, LanguageModelUs
 from tandemrec.llm.recommenders.instructed import InstructedConfig
 from tandemrec.llm.recommenders.lessons import DistilConfig
 from tandemrec.llm.recommenders.tiger import TIGERConfig
-from tandemrec.llm.recommenders.work import semantic_ids_work
+from tandemrec.llm.recommenders.work import content_work, semantic_ids_work
 from tandemrec.llm.recommenders.writer import WriterConfig
 from tandemrec.llm.work import build_work, distil_work
 from tandemrec.recommender import Config
@@ -108,6 +108,16 @@ class Foresights:
         def work(config: Config) -> Work | None:
             assert isinstance(config, LLMCFConfig)
             return thoughts_work(config, self._scene(name, split))
+
+        return Foresight(self._config(name), work)
+
+    def item_vectors(self, name: str, split: Split) -> Foresight:
+        """An encoder's vectors of the items' texts."""
+
+        def work(config: Config) -> Work | None:
+            assert isinstance(config, LLMCFConfig)
+            assert config.encoder is not None
+            return replace(content_work(config.encoder, self._bare(split))[0], examples=split.n_items)
 
         return Foresight(self._config(name), work)
 
