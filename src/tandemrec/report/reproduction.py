@@ -11,6 +11,7 @@ from tandemrec.evaluation.metrics import chance
 from tandemrec.report.cost import duration
 from tandemrec.report.html import comparison_page
 from tandemrec.report.leaderboard import cell, decimal, filled, table_of
+from tandemrec.report.prepared import ids_grid, of_each_set
 from tandemrec.report.reranking import HEADING, Grid, gain_grid
 from tandemrec.report.validated import HEADING as CHOSEN
 from tandemrec.report.validated import chosen_grids
@@ -201,7 +202,8 @@ def reproduction_markdown(results: Mapping[str, Any], heading: str = "#") -> str
     claims, rivals = (
         "\n".join(f"- {sentence(claim, results)}" for claim in results[kind]) for kind in ("claims", "rivals")
     )
-    beside = (gains(results)._replace(title=HEADING), choices(results), *validated(results))
+    ids = ids_grid(of_each_set(results.get("semantic_ids", {})))
+    beside = (gains(results)._replace(title=HEADING), choices(results), ids, *validated(results))
     parts = [
         f"{heading} {results['paper']}, {results['shows']}, {results['scale']}: {results['experiment']}",
         results["asks"],
