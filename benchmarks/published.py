@@ -35,6 +35,7 @@ from tandemrec.data.split import make_split
 from tandemrec.evaluation.evaluate import EvaluationConfig, evaluate
 from tandemrec.experiment.card import hardware, package_versions
 from tandemrec.report.cost import run_costs
+from tandemrec.report.prepared import id_figures
 from tandemrec.report.students import student_rows
 from tandemrec.training import TrainingConfig, watched
 
@@ -113,7 +114,8 @@ def recipe(name: str, seed: int = SEED, systems: Sequence[str] = ()) -> dict[str
         "seconds": seconds,
     }
     header, told = student_rows(finished.results, finished.card, run_costs(finished.results, finished.card))
-    return content | ({"students": [header, *told]} if told else {})
+    ids = id_figures(finished.card)
+    return content | ({"students": [header, *told]} if told else {}) | ({"semantic_ids": ids} if ids else {})
 
 
 def joined(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
@@ -122,7 +124,9 @@ def joined(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     measured = {row["system"] for row in now["rows"]}
     kept = [row for row in before["rows"] if same and row["system"] not in measured]
     rows = sorted([*kept, *now["rows"]], key=lambda row: -row["metrics"]["ndcg@10"]["mean"])
-    return now | {"rows": rows, "seconds": (before["seconds"] if same else {}) | now["seconds"]}
+    ids = (before.get("semantic_ids", {}) if same else {}) | now.get("semantic_ids", {})
+    seconds = (before["seconds"] if same else {}) | now["seconds"]
+    return now | {"rows": rows, "seconds": seconds} | ({"semantic_ids": ids} if ids else {})
 
 
 def seeds(name: str) -> dict[str, Any]:

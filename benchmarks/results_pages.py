@@ -12,6 +12,7 @@ import yaml
 
 from tandemrec.experiment.bundled import read_recipe, recipe_names
 from tandemrec.report.leaderboard import cell, filled, table_of
+from tandemrec.report.prepared import ids_grid, of_each_set
 from tandemrec.report.students import STUDENTS_NOTE
 from tandemrec.training import TrainingConfig
 
@@ -145,6 +146,9 @@ def _section(name: str, docs: Path) -> list[str]:
         parts.append(f"Systems of the recipe that were not measured: {', '.join(missing)}.")
     if "students" in content:
         parts += [STUDENTS_NOTE, table_of(content["students"][0], content["students"][1:])]
+    if "semantic_ids" in content:
+        grid = ids_grid(of_each_set(content["semantic_ids"]))
+        parts += [f"{grid.title}: {grid.note}", table_of(grid.header, grid.rows)]
     if several:
         each = [
             f"{row['system']} {', '.join(f'{value:.4f}' for value in row['metrics']['ndcg@10']['by_seed'])}"

@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from distinct_claims import counted_once, disagreements, distinct  # noqa: E402
 from paper_results import BEFORE_POOLING, file_of, on_the_safe_side  # noqa: E402
-from published import DOCS, pages, signed  # noqa: E402
+from published import DOCS, joined, pages, signed  # noqa: E402
 
 from tandemrec.experiment.papers import experiment_recipe, experiments  # noqa: E402
 
@@ -37,6 +37,29 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 def anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("name", ["tiger-toys", "tiger-games", "tiger-ml-1m"])
+def test_results_of_semantic_ids_say_how_good_these_are(name: str) -> None:
+    content = json.loads((DOCS / "results" / f"{name}.json").read_text())
+    systems = {row["system"] for row in content["rows"] if row["system"].startswith("TIGER")}
+    assert set(content["semantic_ids"]) == systems
+    for about in content["semantic_ids"].values():
+        assert f"{about['collision_rate']:.1%} | {about['largest_collision']}" in PAGES[DOCS / "results.md"]
+
+
+def test_systems_that_are_measured_again_bring_their_ids() -> None:
+    facts: dict[str, Any] = {"n": 1, "protocol": "P", "seed": 2, "seconds": {}}
+
+    def measured(ids: dict[str, Any], *systems: str) -> dict[str, Any]:
+        rows = [{"system": system, "metrics": {"ndcg@10": {"mean": 0.1}}} for system in systems]
+        return facts | {"rows": rows} | ({"semantic_ids": ids} if ids else {})
+
+    before = measured({"TIGER": "old", "Other": "kept"}, "TIGER", "Other")
+    assert joined(before, measured({"TIGER": "new"}, "TIGER"))["semantic_ids"] == {"TIGER": "new", "Other": "kept"}
+    assert "semantic_ids" not in joined(measured({}, "EASE"), measured({}, "MF"))
+    elsewhere = measured({"TIGER": "new"}, "TIGER") | {"n": 3}
+    assert joined(before, elsewhere)["semantic_ids"] == {"TIGER": "new"}
 
 
 def test_every_measured_experiment_is_on_its_papers_page() -> None:

@@ -1,8 +1,8 @@
 """What a stage takes before it is run: `Work`, and the two questions that every system's config answers about itself.
 
-The answers stand in the file `work.py` of a system's room and are registered for its config class. They are counts, not
-seconds: a device's rates turn them into time (`experiment.devices`). A config without an answer is unknown, and is
-called so.
+The answers stand in the files `work.py` and `…_work.py` of a system's room and are registered for its config class.
+They are counts, not seconds: a device's rates turn them into time (`experiment.devices`). A config without an answer is
+unknown, and is called so.
 
 In formulas N are rows, D the size of a vector, I items.
 """

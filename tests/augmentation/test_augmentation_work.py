@@ -13,6 +13,7 @@ from tandemrec.augmentation.attributes import AttributesConfig, write_attributes
 from tandemrec.augmentation.augmented_ratings import AugmentedRatingsConfig, ask_for_attributes
 from tandemrec.augmentation.dllm2rec import DLLM2Rec, DLLM2RecConfig
 from tandemrec.augmentation.llm_cf import LLMCF, LLMCFConfig
+from tandemrec.augmentation.retrieval import encode_items
 from tandemrec.augmentation.work import asked_positions, attributes_work, lists_work, thoughts_work
 from tandemrec.conventional.direct.ease import EASEConfig
 from tandemrec.conventional.sequential.sasrec import SASRecConfig
@@ -52,16 +53,23 @@ def test_a_student_takes_the_flops_it_says(split: Split, tmp_path: Path, nano_fo
     assert answer_work(config, scene, split.test) == answer_work(config.student, scene, split.test)
 
 
-@pytest.mark.parametrize("share", [1.0, 0.3])
-def test_llm_cf_takes_the_flops_it_says(split: Split, tmp_path: Path, nano_folder: Path, share: float) -> None:
+@pytest.mark.parametrize(("share", "encoder"), [(1.0, None), (0.3, None), (1.0, {"kind": "tf-idf", "dim": 4})])
+def test_llm_cf_takes_the_flops_it_says(
+    split: Split, tmp_path: Path, nano_folder: Path, share: float, encoder: Any
+) -> None:
     lm = {"build": "pretrained", "path": str(nano_folder)}
     settings = {"lm": lm, "backbone": SASREC, "share": share, "reconstruction": 1, "thoughts": {"questions": 60}}
-    config = LLMCFConfig.model_validate(settings)
+    config = LLMCFConfig.model_validate(settings | {"encoder": encoder})
     reader = reader_of(config.lm, split.dataset)
     scene = Scene(split, {}, reader=reader)
     said = fit_work(config, scene)
     assert said is not None
-    model = LLMCF(config, thoughts_of(split, tmp_path / "thoughts", size=reader.width))
+    if config.encoder is not None:
+        encode_items(split.dataset, config.encoder, tmp_path)
+        plain = fit_work(config.model_copy(update={"encoder": None}), scene)
+        assert plain is not None
+        assert said.flops < plain.flops
+    model = LLMCF(config, thoughts_of(split, tmp_path / "thoughts", size=reader.width), item_vectors=tmp_path)
     assert counted(lambda: model.fit(split)) == pytest.approx(said.flops, rel=0.2)
     answered = answer_work(config, scene, split.test)
     assert answered is not None
@@ -84,13 +92,15 @@ def test_lists_and_thoughts_are_foreseen(split: Split, nano_folder: Path) -> Non
     assert thought is not None
     # As many tokens as there is room for, for each of three thoughts about every training example.
     assert thought.written == pytest.approx(len(split.train) * 3 * 64)
-    chat = ChatConfig(url="http://localhost", model="toy", max_tokens=100, per_minute=60, output_price=2)
+    chat = ChatConfig(url="http://localhost", model="toy", per_minute=60, output_price=2)
     remote = thoughts_work(config.model_copy(update={"chat": chat}), reading)
     assert remote is not None
-    # Each example is asked about once, and a second a question passes at least.
-    assert (remote.requests, remote.paced, remote.unpaced) == (len(split.train), len(split.train), False)
-    assert remote.written == pytest.approx(len(split.train) * 100)
-    assert remote.fees == pytest.approx(len(split.train) * 100 * 2 / 1e6)
+    # Each example is asked about three times, a second a request passes at least, and answers may have 256 tokens.
+    asked = 3 * len(split.train)
+    assert (remote.requests, remote.paced, remote.unpaced) == (asked, asked, False)
+    assert remote.written == pytest.approx(asked * 256)
+    assert remote.fees == pytest.approx(asked * 256 * 2 / 1e6)
+    assert remote.examples == len(split.train)
 
 
 ASKED: dict[str, Any] = {

@@ -19,6 +19,7 @@ from tandemrec import recommender
 from tandemrec.augmentation.in_context import InContext
 from tandemrec.augmentation.llm_cf import LLMCF, InContextNextItem, LLMCFConfig, LLMCFModule
 from tandemrec.augmentation.memory import Memory, standardised
+from tandemrec.augmentation.retrieval import encode_items, finder_of
 from tandemrec.augmentation.thoughts import draw_questions
 from tandemrec.conventional.sequential.next_item import NextItem
 from tandemrec.conventional.sequential.sasrec import SASRec, SASRecConfig
@@ -58,9 +59,12 @@ def config_with(**settings: Any) -> LLMCFConfig:
     return LLMCFConfig.model_validate({"backbone": SASREC} | settings)
 
 
-def untrained(split: Split, tmp_path: Path, **settings: Any) -> tuple[LLMCF, InContextNextItem]:
+def untrained(
+    split: Split, tmp_path: Path, *, found_by: Tensor | None = None, **settings: Any
+) -> tuple[LLMCF, InContextNextItem]:
     model = LLMCF(config_with(**settings), thoughts_of(split, tmp_path / "thoughts"), "cpu")
     model.memory = Memory.read(tmp_path / "thoughts", 5)
+    model.finder = None if found_by is None else finder_of(model.memory, found_by)
     module = model.make_module(24, 3)
     model.adopt(module)
     task = model.make_task(module, split, 0)
@@ -72,15 +76,18 @@ def untrained(split: Split, tmp_path: Path, **settings: Any) -> tuple[LLMCF, InC
     st.lists(st.tuples(st.integers(0, 3), st.integers(1, 6), st.booleans()), min_size=14, max_size=40),
     st.lists(st.tuples(st.integers(-1, 3), st.integers(1, 7)), min_size=1, max_size=8),
     st.integers(0, 2**16),
+    st.booleans(),
 )
 def test_nothing_of_the_same_users_later_life_is_ever_shown(
-    pool: list[tuple[int, int, bool]], asked: list[tuple[int, int]], seed: int
+    pool: list[tuple[int, int, bool]], asked: list[tuple[int, int]], seed: int, encoded: bool
 ) -> None:
     rng = np.random.default_rng(seed)
     # Users 10 and 11 see to it that both labels have examples of somebody else.
     pool = [*pool, (10, 3, True), (10, 4, False), (11, 3, True), (11, 4, False)]
     user, seen, label = (np.array(column, np.int64) for column in zip(*pool, strict=True))
     memory = memory_of(user, seen, label, rng)
+    if encoded:
+        memory = finder_of(memory, torch.from_numpy(rng.normal(size=(9, 4)).astype(np.float32)))
     query = torch.from_numpy(rng.normal(size=(len(asked), 4)).astype(np.float32))
     who, now = (torch.tensor(column) for column in zip(*asked, strict=True))
     found = memory.nearest(query, who, now, 2)
@@ -209,10 +216,10 @@ def test_features_and_reconstruction_against_a_slow_loop(split: Split, tmp_path:
             torch.testing.assert_close(missed[b], torch.stack(expected).mean())
 
 
-def slow_nearest(memory: Memory, history: list[int], user: int, met: int) -> list[int]:
+def slow_nearest(memory: Memory, vectors_IZ: Tensor, history: list[int], user: int, met: int) -> list[int]:
     """Two examples of each label, the nearest last, of those that the user may know of after `met` items."""
-    mean_MZ = torch.stack([memory.title_IZ[past.tolist()].mean(0) for past in memory.histories])
-    asked_Z = memory.title_IZ[history].mean(0)
+    mean_MZ = torch.stack([vectors_IZ[past.tolist()].mean(0) for past in memory.histories])
+    asked_Z = vectors_IZ[history].mean(0)
     similar = torch.nn.functional.cosine_similarity(mean_MZ, asked_Z[None]).tolist()
     allowed = [m for m in range(len(mean_MZ)) if memory.user_M[m] != user or memory.seen_M[m] < met]
     ranked = sorted(allowed, key=lambda m: similar[m])
@@ -231,18 +238,24 @@ def shuffled() -> Split:
     return make_split(Dataset.from_frames(frame, items, name="shuffled"), LeaveOneOut(history=3))
 
 
+@pytest.mark.parametrize("encoded", [False, True])
 @pytest.mark.parametrize("part", ["train", "test"])
-def test_answers_are_states_and_features_of_what_may_be_shown(shuffled: Split, tmp_path: Path, part: str) -> None:
+def test_answers_are_states_and_features_of_what_may_be_shown(
+    shuffled: Split, tmp_path: Path, part: str, encoded: bool
+) -> None:
+    """By another encoder other examples are found, which are read as ever."""
+    other_IZ = torch.randn(24, 9, generator=torch.Generator().manual_seed(6)) + 2
     asked: Examples = getattr(shuffled, part)
     asked = asked.take(np.random.default_rng(0).permutation(len(asked))[:12])
-    model, _ = untrained(shuffled, tmp_path, mix=0.3)
+    model, _ = untrained(shuffled, tmp_path, mix=0.3, found_by=other_IZ if encoded else None)
     found = model.states(asked)
     module = model.fitted().double()
+    vectors_IZ = (other_IZ - other_IZ.mean(0)).double() if encoded else module.memory.title_IZ
     with torch.no_grad():
         for b, (user, whole, seen) in enumerate(zip(asked.user.tolist(), asked.history, asked.seen, strict=True)):
             history = whole[-5:].tolist()
             state = module.backbone.last(Ragged.from_lists([history]))[0]
-            shown = slow_nearest(module.memory, history, user, len(seen))
+            shown = slow_nearest(module.memory, vectors_IZ, history, user, len(seen))
             expected = state + 0.3 * slow_hidden(module, state, history, shown)[-1]
             torch.testing.assert_close(found[b].double(), expected, atol=1e-5, rtol=1e-5)
 
@@ -271,14 +284,16 @@ def test_a_large_memory_bounds_a_block_too(split: Split, tmp_path: Path) -> None
     assert model.rows_at_once(24) == 8_000_000 // (3 * 1000)
 
 
-@given(st.integers(0, 3), st.integers(1, 7), st.integers(1, 7), st.integers(0, 2**16))
+@given(st.integers(0, 3), st.integers(1, 7), st.integers(1, 7), st.integers(0, 2**16), st.booleans())
 @settings(max_examples=40)
-def test_no_answer_knows_the_same_users_later_life(user: int, met: int, told: int, seed: int) -> None:
+def test_no_answer_knows_the_same_users_later_life(user: int, met: int, told: int, seed: int, encoded: bool) -> None:
     rng = np.random.default_rng(seed)
     # Users 10 and 11 see to it that both labels have examples of somebody else.
     who, when = np.append(rng.integers(0, 4, 40), [10, 10, 11, 11]), np.append(rng.integers(1, 7, 40), [3] * 4)
     model = LLMCF(config_with(), device="cpu")
     model.memory = memory_of(who, when, np.arange(44) % 2, rng)
+    if encoded:
+        model.finder = finder_of(model.memory, torch.from_numpy(rng.normal(size=(9, 3)).astype(np.float32)))
     model.adopt(model.make_module(9, seed))
     asked = Examples.from_histories([rng.integers(0, 9, met)], users=[user])
     asked = replace(asked, history=asked.history.tail(told))
@@ -350,6 +365,26 @@ def test_training_and_storage(split: Split, tmp_path: Path, backbone: dict[str, 
     scores = again.scores(silent)
     assert (scores[0] == 0).all()
     assert (scores[1] != 0).any()
+
+
+def test_training_and_storage_with_an_encoder(split: Split, tmp_path: Path) -> None:
+    folder = thoughts_of(split, tmp_path / "thoughts")
+    config = config_with(mix=1.0, encoder={"kind": "tf-idf", "dim": 4})
+    assert config.encoder is not None
+    (tmp_path / "vectors").mkdir()
+    assert encode_items(split.dataset, config.encoder, tmp_path / "vectors") == 4
+    model = LLMCF(config, folder, item_vectors=tmp_path / "vectors")
+    model.fit(split, seed=4)
+    model.save(tmp_path / "model")
+    again = LLMCF.load(tmp_path / "model", "cpu")
+    assert torch.equal(again.scores(split.test), model.scores(split.test))
+    titles = LLMCF(config.model_copy(update={"encoder": None}), folder)
+    titles.fit(split, seed=4)
+    assert not torch.equal(titles.scores(split.test), model.scores(split.test))
+    with pytest.raises(InputError, match="the encoder's vectors, by which similar histories are found, must be made"):
+        LLMCF(config, folder).fit(split)
+    with pytest.raises(InputError, match="there is no model folder 'nowhere'"):
+        config_with(encoder={"kind": "sentence-encoder", "path": "nowhere"}).check()
 
 
 def test_a_killed_training_goes_on(split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
 
+from tandemrec.augmentation.llm_cf import LLMCFConfig
 from tandemrec.augmentation.thought_scores import DECISIONS, REQUIRED, coherence, score_thoughts
 from tandemrec.augmentation.thoughts import (
     ThoughtsConfig,
-    by_chat,
+    about_text,
     by_language_model,
     draw_questions,
     sure_examples,
@@ -23,8 +26,11 @@ from tandemrec.augmentation.thoughts import (
 )
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
-from tandemrec.llm.chat import Chat, ChatConfig
+from tandemrec.llm.chat import ChatConfig
 from tandemrec.llm.model import LanguageModel
+from tests.llm.test_chat import FakeChat, server
+
+__all__ = ["server"]
 
 
 def encode(texts: Sequence[str]) -> torch.Tensor:
@@ -179,13 +185,48 @@ def test_long_prompts_and_texts_are_cut_to_the_context(nano_folder: Path) -> Non
     torch.testing.assert_close(vectors[1], lm.encode([long[: len(long) // 2]])[0])
 
 
-def test_a_chat_endpoint_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    def ask(chat: Chat, prompts: Sequence[str]) -> list[str]:
-        return [f"{chat.config.model} about {prompt}" for prompt in prompts]
+def test_a_chat_endpoint_is_asked_as_often_and_as_the_config_says(
+    server: FakeChat, split: Split, nano_folder: Path, tmp_path: Path
+) -> None:
+    """Every request of a question is answered otherwise; the best scored answer is kept, and none is paid for twice."""
+    several = ("no", "The user loves stars and the new item is one.", "x x x x x x x x x x")
+    server.answer = lambda _: several[len(server.requests) % 3]
+    chat = ChatConfig(url=server.url, model="toy", parallel=1)
+    config, lm = ThoughtsConfig(questions=12, max_new_tokens=20), LanguageModel.load(str(nano_folder))
+    frames = []
+    for folder in (tmp_path / "one", tmp_path / "again"):
+        folder.mkdir()
+        frames.append(think(split, config, lm, chat, folder, seed=5))
+    assert len(server.requests) == 12 * 3
+    assert {(request["temperature"], request["max_tokens"]) for request in server.requests} == {(0.6, 20)}
+    assert Counter(request["messages"][0]["content"] for request in server.requests).most_common()[-1][1] == 3
+    assert frames[0].equals(frames[1])
+    assert [sorted(written) for written in frames[0]["written"]] == [sorted(several)] * 12
+    texts = [text for written in frames[0]["written"] for text in written]
+    labels = [label for label in frames[0]["label"] for _ in range(3)]
+    about = [
+        about_text([split.dataset.titles[i] for i in row["history"]][-config.history :], title, config)
+        for row in frames[0].iter_rows(named=True)
+        for title in [split.dataset.titles[row["item"]]] * 3
+    ]
+    scores, _ = score_thoughts(texts, about, labels, lm.encode)
+    best = scores["score"].to_numpy().reshape(12, 3).argmax(1)
+    assert frames[0]["text"].to_list() == [texts[3 * row + column] for row, column in enumerate(best)]
+    assert frames[0]["score"].to_list() == pytest.approx(scores["score"].to_numpy().reshape(12, 3).max(1))
 
-    monkeypatch.setattr(Chat, "ask", ask)
-    config = ChatConfig(url="http://localhost:1", model="m")
-    assert by_chat(config)(["a", "b"]) == [["m about a"], ["m about b"]]
+
+def test_a_chat_is_not_asked_in_two_ways() -> None:
+    chat: dict[str, Any] = {"url": "http://localhost", "model": "toy"}
+    for told, own in (({"temperature": 0.2}, "temperature"), ({"max_tokens": 100}, "max_new_tokens")):
+        with pytest.raises(
+            ValueError, match=rf"asked for with thoughts.{own}, which is .*, but chat.{next(iter(told))}"
+        ):
+            LLMCFConfig.model_validate({"chat": chat | told})
+        same = {own: next(iter(told.values()))}
+        config = LLMCFConfig.model_validate({"chat": chat | told, "thoughts": same})
+        assert LLMCFConfig.model_validate(config.model_dump(mode="json")) == config
+    plain = LLMCFConfig.model_validate({"chat": chat})
+    assert LLMCFConfig.model_validate(plain.model_dump(mode="json")) == plain
 
 
 def test_too_few_examples_are_refused(split: Split, take: Callable[[Split, int], Split]) -> None:

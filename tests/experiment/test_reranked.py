@@ -37,7 +37,9 @@ RANKING = {
 def ratings(recipe: Recipe) -> dict[str, pl.DataFrame]:
     rng = np.random.default_rng(0)
     counts = {"user_count": rng.integers(0, 9, 40), "item_count": rng.integers(0, 9, 40)}
-    return {name: pl.DataFrame({"squared_error": rng.random(40), **counts}) for name in recipe.models}
+    return {
+        name: pl.DataFrame({"user": np.arange(40), "squared_error": rng.random(40), **counts}) for name in recipe.models
+    }
 
 
 def test_rankers_aggregates_and_augmented_models() -> None:
@@ -49,7 +51,7 @@ def test_rankers_aggregates_and_augmented_models() -> None:
     for name in recipe.models:
         ranks = rng.integers(0, 30, len(examples)).astype(float)
         metrics = ranking_metrics(ranks, np.arange(len(ranks) + 1), (10,))
-        frames[name] = pl.DataFrame({"example": examples, "rank": ranks, **metrics})
+        frames[name] = pl.DataFrame({"example": examples, "user": examples, "rank": ranks, **metrics})
     rows = {(row["system"], row["base"]): row for row in rerankings(recipe, split, frames)}
     assert list(rows) == [
         ("Ranker", "MF"),
@@ -96,7 +98,7 @@ def test_rounds_are_measured_against_the_model_they_started_from() -> None:
     models |= {"Ranker": tuned, "MF+DA": models["MF+DA"] | {"rounds": 2}}
     recipe = load_recipe(RANKING | {"models": models})
     split = make_split(recipe.data.load(), recipe.split)  # type: ignore[union-attr]
-    frame = pl.DataFrame({"example": [0, 1], "rank": [0.0, 1.0], "ndcg@10": [1.0, 0.5]})
+    frame = pl.DataFrame({"example": [0, 1], "user": [0, 1], "rank": [0.0, 1.0], "ndcg@10": [1.0, 0.5]})
     rows = rerankings(recipe, split, dict.fromkeys(recipe.models, frame))
     assert [(row["system"], row["base"]) for row in rows] == [
         ("MF+DA round 1", "MF"),

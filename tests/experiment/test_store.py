@@ -110,3 +110,14 @@ def test_code_versions_tell_rooms_apart() -> None:
     assert code_version("training") == code_version("training")
     assert code_version("training") != code_version("recommender.py")
     assert code_version("data") != code_version("evaluation")
+
+
+def test_foresight_is_no_part_of_a_code_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tandemrec.experiment.code_version.PACKAGE", tmp_path)
+    versions = []
+    for name in ("model.py", "work.py", "chat_work.py", "network.py"):
+        (tmp_path / name).write_text("a = 1\n")
+        code_version.cache_clear()
+        versions.append(code_version("."))
+    assert versions[0] == versions[1] == versions[2] != versions[3]
+    code_version.cache_clear()

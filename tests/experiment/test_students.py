@@ -50,7 +50,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         "Best": {"model": "best", "among": ["Student", "SASRec"]},
         "LLM-CF": llm_cf,
         "Silent": llm_cf | {"mix": 0},
-        "Rebuilding": llm_cf | {"reconstruction": 1.0},
+        "Rebuilding": llm_cf | {"reconstruction": 1.0, "encoder": {"kind": "tf-idf", "dim": 4}},
     }
     told: list[list[StageEvent]] = [[], []]
     for events in told:
@@ -136,6 +136,12 @@ def test_llm_cf_in_a_run(made: Made) -> None:
         assert "Kept thoughts" in text
         assert f"{about['score']:.3f}" in text
     assert needed(made.run, "LLM-CF") == {"language-model", "thoughts", "fit:LLM-CF"}
+    # Another encoder finds other examples, among the same thoughts.
+    assert made.stages.count("item-vectors") == 1
+    assert needed(made.run, "Rebuilding") == {"language-model", "thoughts", "item-vectors", "fit:Rebuilding"}
+    (vectors,) = [stage for stage in made.run.card["stages"] if stage["stage"] == "item-vectors"]
+    assert vectors["foreseen"]["seconds"] > 0
+    assert made.run.recommend(user, 3, "Rebuilding")[1].height == 3
 
 
 def needed(finished: Run, system: str) -> set[str]:

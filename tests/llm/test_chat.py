@@ -158,6 +158,18 @@ def test_answers_are_kept_for_later_clients(server: FakeChat, tmp_path: Path) ->
     assert len(list(tmp_path.iterdir())) == 4
 
 
+def test_several_answers_are_those_of_several_requests(server: FakeChat, tmp_path: Path) -> None:
+    server.answer = lambda text: f"{text} {len(server.requests)}"
+    client = chat(server, cache=tmp_path, parallel=1)
+    assert client.ask(["a"]) == ["a 1"]
+    assert client.draw(["a", "b", "a"], 3) == [["a 1", "a 2", "a 3"], ["b 4", "b 5", "b 6"], ["a 1", "a 2", "a 3"]]
+    later = chat(server, cache=tmp_path)
+    assert later.draw(["b", "a"], 2) == [["b 4", "b 5"], ["a 1", "a 2"]]
+    assert later.ask(["b"]) == ["b 4"]
+    assert (later.attempts, client.attempts) == (0, 6)
+    assert later.draw(["b"], 4) == [["b 4", "b 5", "b 6", "b 7"]]
+
+
 def test_answers_are_kept_in_the_store_unless_a_folder_is_named(
     server: FakeChat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,7 +244,7 @@ def test_a_limit_of_the_cost_needs_a_server_that_counts(server: FakeChat, usage:
 
 def test_the_first_process_asks_for_all(server: FakeChat, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tandemrec.llm.chat.process_rank", lambda: 1)
-    monkeypatch.setattr("tandemrec.llm.chat.from_first", lambda own: [*own, "told"])
+    monkeypatch.setattr("tandemrec.llm.chat.from_first", lambda own: [*own, ["told"]])
     assert chat(server).ask(["one"]) == ["told"]
     assert not server.requests
 

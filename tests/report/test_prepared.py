@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tandemrec.report.prepared import prepared_grids, prepared_markdown
+from tandemrec.report.prepared import id_figures, ids_grid, of_each_set, prepared_grids, prepared_markdown
 
 
 def ids_of(first: str, second: str) -> dict[str, Any]:
@@ -32,6 +32,19 @@ def test_nearest_items_are_those_of_the_systems_in_the_title() -> None:
     assert second.title == "Nearest items by shared prefix: Large"
     assert second.rows == [["Alien", "3 1", "Amadeus (1)"]]
     assert f"### {second.title}\n" in prepared_markdown(told)
+
+
+def test_systems_with_the_same_ids_share_a_row_beside_results() -> None:
+    one, other = ids_of("Alien", "Aliens"), ids_of("Alien", "Amadeus") | {"collision_rate": 0.5}
+    figures = id_figures(card(TIGER=one, EASE=None, Large=other, Chosen=one))
+    assert list(figures) == ["TIGER", "Large", "Chosen"]
+    assert all("neighbours" not in about for about in figures.values())
+    grid = ids_grid(of_each_set(figures))
+    assert grid.rows == [
+        ["TIGER, Chosen", "8 × 2", "50%", "3", "25.0%", "2", "0.125"],
+        ["Large", "8 × 2", "50%", "3", "50.0%", "2", "0.125"],
+    ]
+    assert ids_grid({}).rows == []
 
 
 def test_a_run_without_ids_or_thoughts_has_no_tables() -> None:

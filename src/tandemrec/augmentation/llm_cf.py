@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tandemrec.augmentation.in_context import InContext
 from tandemrec.augmentation.memory import Memory
+from tandemrec.augmentation.retrieval import finder_of, read_item_vectors
 from tandemrec.augmentation.thoughts import ThoughtsConfig
 from tandemrec.conventional.sequential.backbone import AroundBackbone, BackboneConfig, backbone_module
 from tandemrec.conventional.sequential.batches import SequenceBatch
@@ -23,6 +24,7 @@ from tandemrec.data.examples import Examples, IntArray, Ragged
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
 from tandemrec.llm.chat import ChatConfig
+from tandemrec.llm.content import ContentConfig
 from tandemrec.llm.model import LanguageModel
 from tandemrec.llm.recommenders.base import LanguageModelUser, PretrainedConfig
 from tandemrec.recommender import FitReport
@@ -48,10 +50,16 @@ class LLMCFConfig(LanguageModelUser):
     """Which model this is."""
 
     chat: ChatConfig | None = None
-    """A chat endpoint that writes the thoughts; null: the language model `lm` does. Vectors are `lm`'s anyway."""
+    """A chat endpoint that writes the thoughts, in the number, length and temperature that `thoughts` names, so that
+    `chat.temperature` and `chat.max_tokens` stay unsaid; null: the language model `lm` does. Vectors are `lm`'s anyway,
+    and so are the scores that are made from them."""
 
     thoughts: ThoughtsConfig = ThoughtsConfig()
     """What is asked."""
+
+    encoder: ContentConfig | None = None
+    """Vectors of the items' texts by which similar histories are found, such as a sentence encoder's; null: `lm`'s
+    vectors of the titles. What the decoder reads of titles and thoughts is `lm`'s anyway."""
 
     backbone: BackboneConfig = AUTHORS_BACKBONE
     """The sequence model that is augmented, with its loss and training."""
@@ -85,6 +93,12 @@ class LLMCFConfig(LanguageModelUser):
         dtype = self.lm.dtype if isinstance(self.lm, PretrainedConfig) else "auto"
         return LanguageModel.load(self.origin(built), dtype=dtype)
 
+    def check(self) -> None:
+        """Refuse a model folder or text file that is not there."""
+        super().check()
+        if self.encoder is not None:
+            self.encoder.check()
+
     @model_validator(mode="after")
     def _questions_suffice(self) -> Self:
         # Half of them are of each kind, and the users that they are of may not see their own.
@@ -96,6 +110,17 @@ class LLMCFConfig(LanguageModelUser):
         return self
 
     @model_validator(mode="after")
+    def _thoughts_say_how_a_chat_is_asked(self) -> Self:
+        for its, own in (("temperature", "temperature"), ("max_tokens", "max_new_tokens")):
+            said, wanted = getattr(self.chat, its, None), getattr(self.thoughts, own)
+            if said not in (None, wanted, ChatConfig.model_fields[its].default):
+                raise ValueError(
+                    f"thoughts are asked for with thoughts.{own}, which is {wanted:g}, but chat.{its} is {said:g}; "
+                    "leave it out or make both the same"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _heads_divide(self) -> Self:
         if self.backbone.dim % (2 * self.heads):
             raise ValueError(f"heads of an even size must divide dim {self.backbone.dim}, found {self.heads} heads")
@@ -103,11 +128,13 @@ class LLMCFConfig(LanguageModelUser):
 
 
 class LLMCFModule(AroundBackbone):
-    """A backbone, the in-context module and the memory it is shown."""
+    """A backbone, the in-context module, the memory it is shown, and one that finds in it; None: itself."""
 
-    def __init__(self, backbone: SequenceModule, context: InContext, memory: Memory, tokens: int) -> None:
+    def __init__(
+        self, backbone: SequenceModule, context: InContext, memory: Memory, finder: Memory | None, tokens: int
+    ) -> None:
         super().__init__(backbone)
-        self.context, self.memory, self.tokens = context, memory, tokens
+        self.context, self.memory, self.finder, self.tokens = context, memory, finder, tokens
 
     def features(
         self, state_BD: Tensor, histories: Ragged, user_B: IntArray, seen_B: IntArray, each: int
@@ -127,7 +154,10 @@ class LLMCFModule(AroundBackbone):
         memory, context = self.memory, self.context
         mean_BZ = memory.mean_titles(histories)
         user, seen = (torch.from_numpy(array.astype(np.int64)).to(self.device) for array in (user_B, seen_B))
-        row_BE = memory.nearest(mean_BZ, user, seen, each)
+        finder, asked_BZ = memory, mean_BZ
+        if self.finder is not None:
+            finder, asked_BZ = self.finder, self.finder.mean_titles(histories)
+        row_BE = finder.nearest(asked_BZ, user, seen, each)
         shown_S, place_BE = torch.unique(row_BE, return_inverse=True)
         past = memory.histories.take(shown_S.cpu().numpy())
         item_S = memory.item_M[shown_S]
@@ -153,7 +183,12 @@ class LLMCF(SequenceModel[LLMCFConfig, LLMCFModule]):
     config_class: ClassVar[type[LLMCFConfig]] = LLMCFConfig
 
     def __init__(
-        self, config: LLMCFConfig, thoughts: Path | None = None, device: torch.device | str | None = None
+        self,
+        config: LLMCFConfig,
+        thoughts: Path | None = None,
+        device: torch.device | str | None = None,
+        *,
+        item_vectors: Path | None = None,
     ) -> None:
         """Configure.
 
@@ -161,10 +196,12 @@ class LLMCF(SequenceModel[LLMCFConfig, LLMCFModule]):
             config: the configuration.
             thoughts: folder with what `write_thoughts` gave, which training needs.
             device: where to compute.
+            item_vectors: folder with what `encode_items` gave, which training with an encoder needs.
         """
         super().__init__(config, device)
-        self.thoughts = thoughts
+        self.thoughts, self.encoded = thoughts, item_vectors
         self.memory: Memory | None = None
+        self.finder: Memory | None = None
 
     @property
     def settings(self) -> SequenceConfig:
@@ -175,12 +212,17 @@ class LLMCF(SequenceModel[LLMCFConfig, LLMCFModule]):
         """Train backbone and module together; `split.valid` chooses the epoch by NDCG@10.
 
         Raises:
-            InputError: if there are no thoughts, or too few to choose examples from.
+            InputError: if there are no thoughts, too few to choose examples from, or no vectors of the encoder.
         """
         if self.thoughts is None:
             raise InputError("the chains of thought that join the model must be written first")
+        by_encoder = self.config.encoder is not None
+        if by_encoder and self.encoded is None:
+            raise InputError("the encoder's vectors, by which similar histories are found, must be made first")
         self.memory = Memory.read(self.thoughts, self.settings.max_length)
         self.memory.check(self.config.examples // 2)
+        if by_encoder and self.encoded is not None:
+            self.finder = finder_of(self.memory, read_item_vectors(self.encoded))
         report = super().fit(split, seed=seed, workspace=workspace)
         report.notes["thoughts"] = len(self.memory.user_M)
         return report
@@ -193,12 +235,16 @@ class LLMCF(SequenceModel[LLMCFConfig, LLMCFModule]):
         rebuilds = config.reconstruction > 0
         context = InContext(settings.dim, z, config.layers, config.heads, rebuilds=rebuilds, seed=seed + 1)
         backbone = backbone_module(settings, n_items, seed, self.device)
-        return LLMCFModule(backbone, context, self.memory, settings.micro_batch_tokens)
+        return LLMCFModule(backbone, context, self.memory, self.finder, settings.micro_batch_tokens)
 
     def module_like(self, tensors: dict[str, Tensor]) -> LLMCFModule:
         """A network that stored tensors fit into."""
-        prefix = "memory."
-        self.memory = Memory({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+        parts: dict[str, dict[str, Tensor]] = {"memory": {}, "finder": {}}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition(".")
+            if part in parts:
+                parts[part][rest] = tensor
+        self.memory, self.finder = (Memory(part) if part else None for part in parts.values())
         return self.make_module(len(tensors["backbone.item.weight"]), 0)
 
     def rows_at_once(self, n_items: int) -> int:

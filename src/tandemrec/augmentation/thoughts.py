@@ -48,19 +48,24 @@ class ThoughtsConfig(Config):
     """What the user has done with items: watched, bought."""
 
     samples: int = Field(3, ge=1, le=16)
-    """Thoughts that are drawn for each question; the best scored one is kept. A chat endpoint is asked once."""
+    """Thoughts that are drawn for each question; the best scored one is kept. A chat endpoint is asked as often."""
 
     temperature: float = Field(0.6, gt=0)
-    """Of the drawn thoughts."""
+    """Of the drawn thoughts, those of a chat endpoint too."""
 
     max_new_tokens: int = Field(256, ge=1)
-    """Most tokens of a thought; at most half of the model's context."""
+    """Most tokens of a thought; of a language model's at most half of its context. Scores and vectors are made from as
+    much of a thought as the language model `lm` has room for."""
 
     batch_size: int = Field(64, ge=1)
-    """Questions that are answered together."""
+    """Questions that a language model answers together; of a chat endpoint `chat.parallel` are open at once."""
 
     least: float = Field(0.0, ge=0, le=1)
     """Score below which a question's best thought is left out; texts of fewer than ten characters always are."""
+
+    def asked_of(self, chat: ChatConfig) -> ChatConfig:
+        """The endpoint, asked with the temperature and the length of thoughts."""
+        return chat.model_copy(update={"temperature": self.temperature, "max_tokens": self.max_new_tokens})
 
 
 @dataclass(frozen=True)
@@ -184,13 +189,13 @@ def think(
     Args:
         split: the data.
         config: what is asked.
-        lm: writes the thoughts, unless a chat endpoint does, and encodes them.
+        lm: writes the thoughts, unless a chat endpoint does, and encodes them, whoever wrote them: for scores too.
         chat: the endpoint.
         folder: where `thoughts.parquet` and `thoughts.safetensors` go.
         seed: of everything that is drawn.
         workspace: keeps what was written, so that a killed call goes on.
     """
-    write = by_language_model(lm, config, seed, workspace) if chat is None else by_chat(chat)
+    write = by_language_model(lm, config, seed, workspace) if chat is None else by_chat(chat, config)
     frame, vectors = write_thoughts(split, config, write, lm.encode, seed)
     frame.write_parquet(folder / THOUGHTS)
     save_file({name: value.contiguous() for name, value in vectors.items()}, folder / VECTORS)
@@ -212,10 +217,10 @@ def prompt_text(about: str, label: int, config: ThoughtsConfig) -> str:
     )
 
 
-def by_chat(config: ChatConfig) -> Write:
-    """A chat endpoint, asked once for each prompt."""
-    chat = Chat(config)
-    return lambda prompts: [[answer] for answer in chat.ask(prompts)]
+def by_chat(chat: ChatConfig, config: ThoughtsConfig) -> Write:
+    """A chat endpoint, asked for several answers to each prompt."""
+    client = Chat(config.asked_of(chat))
+    return lambda prompts: client.draw(prompts, config.samples)
 
 
 def by_language_model(lm: LanguageModel, config: ThoughtsConfig, seed: int, workspace: Path | None) -> Write:

@@ -21,9 +21,11 @@ from tandemrec.data.examples import Examples
 from tandemrec.data.split import Split
 from tandemrec.llm.chat_work import chat_work
 from tandemrec.llm.generate import GenerationConfig
+from tandemrec.llm.instructed_work import owner_of
 from tandemrec.llm.reader import Reader
 from tandemrec.llm.recommenders.instructed import InstructedConfig
-from tandemrec.llm.work import Plant, evenly, owner_of
+from tandemrec.llm.recommenders.work import content_width
+from tandemrec.llm.work import Plant, evenly
 from tandemrec.recommender import Config
 from tandemrec.work import FLOAT, NOTHING, Scene, Work, answer_work, fit_work, passes, product
 
@@ -168,7 +170,6 @@ def thoughts_work(config: LLMCFConfig, scene: Scene) -> Work | None:
         return None
     half = scene.device != "cpu" and reader.half
     plant = Plant(reader, half, 2 if half else FLOAT)
-    limit = max(1, min(settings.max_new_tokens, reader.context // 2))
     measured, titles = evenly(split.train, 256), split.dataset.titles
     prompts = [
         prompt_text(about_text([titles[i] for i in row], titles[0], settings), 1, settings)
@@ -176,13 +177,15 @@ def thoughts_work(config: LLMCFConfig, scene: Scene) -> Work | None:
     ]
     count = min(settings.questions, len(split.train))
     if config.chat is not None:
-        longest = min(config.chat.max_tokens, reader.context)
-        read = plant.forward(count, longest, 0) + plant.encoded(titles)
-        return replace(chat_work(config.chat, prompts, None, count) + read, examples=count)
-    lengths = np.minimum([len(ids) for ids in reader.tokenize(prompts)], reader.context - limit)
-    written = plant.writing(lengths, np.full(256, limit), settings.samples, settings.batch_size, limit)
+        limit = min(settings.max_new_tokens, reader.context)
+        written = chat_work(settings.asked_of(config.chat), prompts, None, count * settings.samples)
+    else:
+        limit = max(1, min(settings.max_new_tokens, reader.context // 2))
+        lengths = np.minimum([len(ids) for ids in reader.tokenize(prompts)], reader.context - limit)
+        drawn = plant.writing(lengths, np.full(len(lengths), limit), settings.samples, settings.batch_size, limit)
+        written = drawn * (count / len(lengths))
     read = plant.forward(count * settings.samples, limit, 0) + plant.encoded(titles)
-    return replace(written * (count / len(lengths)) + read, examples=count)
+    return replace(written + read, examples=count)
 
 
 def _features(config: LLMCFConfig, scene: Scene, questions: float, *, training: bool) -> Work:
@@ -198,7 +201,8 @@ def _features(config: LLMCFConfig, scene: Scene, questions: float, *, training: 
     text = product(1, z, d) + product(1, d, d)
     pair = product(1, 4 * d, d) + product(1, d, d)
     maps = (2 * questions + 3 * shown) * text + (questions + shown) * pair
-    found = product(questions, z, memory) + passes(questions * memory, 6)
+    found_by = z if config.encoder is None else content_width(config.encoder, scene)
+    found = product(questions, found_by, memory) + passes(questions * memory, 6)
     rebuilt = questions * config.examples * (product(1, d, d) + product(1, d, z)) if config.reconstruction else NOTHING
     past = network_work(config.backbone, np.full(shown, length), training)
     flops = replace(config.layers * layer + maps + rebuilt + past + found, calls=60.0 * config.layers + 100)

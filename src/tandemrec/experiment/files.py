@@ -37,8 +37,18 @@ def hash_files(paths: list[Path]) -> dict[str, str]:
 
 
 def hash_folder(folder: Path | None) -> dict[str, str] | None:
-    """Content hashes of the files that lie in a folder; None for none."""
-    return None if folder is None else hash_files([path for path in folder.iterdir() if path.is_file()])
+    """Content hashes of the files of a folder and of those in it, by place in the folder; None for none.
+
+    What is hidden, such as the notes of a download, is no part of a model.
+    """
+    if folder is None:
+        return None
+    inside = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        place.as_posix(): sha256(path)
+        for place, path in inside.items()
+        if not any(part.startswith(".") for part in place.parts)
+    }
 
 
 def sha256(path: Path) -> str:

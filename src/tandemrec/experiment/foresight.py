@@ -1,6 +1,6 @@
 """What the stages of a run take, before they are made: every stage's question to the config that knows.
 
-The answers are in the files `work.py` of the rooms, which are read here.
+The answers are in the files `work.py` and `…_work.py` of the rooms, which are read here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import tandemrec.aggregation.work
 import tandemrec.conventional.direct.work
 import tandemrec.conventional.rating.work
-import tandemrec.conventional.sequential.work  # noqa: F401
+import tandemrec.conventional.sequential.work
+import tandemrec.llm.instructed_work  # noqa: F401
 from tandemrec.augmentation.augmented_ratings import AugmentedRatingsConfig
 from tandemrec.augmentation.dllm2rec import DLLM2RecConfig
 from tandemrec.augmentation.llm_cf import LLMCFConfig
@@ -26,7 +27,7 @@ from tandemrec.llm.recommenders.base import LanguageModelConfig, LanguageModelUs
 from tandemrec.llm.recommenders.instructed import InstructedConfig
 from tandemrec.llm.recommenders.lessons import DistilConfig
 from tandemrec.llm.recommenders.tiger import TIGERConfig
-from tandemrec.llm.recommenders.work import semantic_ids_work
+from tandemrec.llm.recommenders.work import content_work, semantic_ids_work
 from tandemrec.llm.recommenders.writer import WriterConfig
 from tandemrec.llm.work import build_work, distil_work
 from tandemrec.recommender import Config
@@ -107,6 +108,16 @@ class Foresights:
         def work(config: Config) -> Work | None:
             assert isinstance(config, LLMCFConfig)
             return thoughts_work(config, self._scene(name, split))
+
+        return Foresight(self._config(name), work)
+
+    def item_vectors(self, name: str, split: Split) -> Foresight:
+        """An encoder's vectors of the items' texts."""
+
+        def work(config: Config) -> Work | None:
+            assert isinstance(config, LLMCFConfig)
+            assert config.encoder is not None
+            return replace(content_work(config.encoder, self._bare(split))[0], examples=split.n_items)
 
         return Foresight(self._config(name), work)
 

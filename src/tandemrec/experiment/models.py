@@ -160,6 +160,7 @@ class Materials:
         augmentation: what is added to its training data.
         lists: what its teacher recommends at training positions.
         thoughts: folder of a language model's thoughts about training examples.
+        item_vectors: folder of an encoder's vectors of the items' texts.
     """
 
     language_model: Path | None
@@ -171,6 +172,7 @@ class Materials:
     augmentation: Path | None = None
     lists: Path | None = None
     thoughts: Path | None = None
+    item_vectors: Path | None = None
 
 
 def make_recommender(config: Config, materials: Materials) -> System:
@@ -204,7 +206,7 @@ def _enhanced(config: Config, materials: Materials) -> System:
         vectors = materials.partners(config.vectors or config.teacher) if config.embedding_weight else None
         return DLLM2Rec(config, materials.lists, getattr(vectors, "item_vectors", None))
     if isinstance(config, LLMCFConfig):
-        return LLMCF(config, materials.thoughts)
+        return LLMCF(config, materials.thoughts, item_vectors=materials.item_vectors)
     if isinstance(config, AugmentedConfig):
         return Augmented(config, materials.augmentation)
     assert isinstance(config, AugmentedRatingsConfig)
@@ -274,6 +276,6 @@ def code_rooms(config: Config) -> tuple[str, ...]:
         own = (f"augmentation/{name}.py" for name in ("dllm2rec", "distillation", "memory"))
         return (*own, *code_rooms(config.student))
     if isinstance(config, LLMCFConfig):
-        own = (f"augmentation/{name}.py" for name in ("llm_cf", "in_context", "memory"))
+        own = (f"augmentation/{name}.py" for name in ("llm_cf", "in_context", "memory", "retrieval"))
         return (*own, *code_rooms(config.backbone))
     return ((CONVENTIONAL | RATING)[type(config)][2], "conventional/negatives.py", *shared)

@@ -22,6 +22,7 @@ from tandemrec.experiment.reranked import over_seeds
 from tandemrec.experiment.run import Run, run
 from tandemrec.experiment.selection_facts import coverage_over_seeds
 from tandemrec.experiment.store import StageEvent
+from tandemrec.report.prepared import id_figures
 from tandemrec.report.reproduction import reproduction_markdown, reproduction_page
 from tandemrec.report.validated import chosen_over_runs
 from tandemrec.training.processes import process_rank, wait_for_all
@@ -172,6 +173,7 @@ def _results(
         "rivals": judge_claims(experiment, compared, runs, experiment.against_rivals),
         "chosen_on_validation": chosen_over_runs([run.card for run in runs]),
         "choices": coverage_over_seeds([run.card for run in runs], [row["system"] for row in systems]),
+        "semantic_ids": {name: about for name, about in id_figures(runs[0].card).items() if name in shown},
         "rerankings": over_seeds([(run.results, run.card) for run in runs], shown),
         "students": over_trainings([(run.results, run.card) for run in runs]),
         "hardware": runs[0].card["hardware"],

@@ -301,7 +301,7 @@ def _card(stages: Stages, found: Walk) -> dict[str, Any]:
         artifacts |= {fitted.name: fitted, evaluated.name: evaluated}
     artifacts |= {f"choice:{student}": choice.artifact for student, choice in chosen.items()}
     prepared = stages.prepared
-    for kind in ("distil", "instructions", "augmentation", "lists", "semantic_ids", "thoughts"):
+    for kind in ("distil", "instructions", "augmentation", "lists", "semantic_ids", "thoughts", "item_vectors"):
         artifacts |= {f"{kind}:{name}": artifact for name, artifact in prepared[kind].items()}
     device = here()
     costs = [stage_cost(artifact, device) for artifact in stages.made]

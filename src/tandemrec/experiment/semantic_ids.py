@@ -17,7 +17,10 @@ from tandemrec.recommender import Config
 if TYPE_CHECKING:
     from tandemrec.experiment.stages import Stages
 
-CODE = (*(f"llm/{name}.py" for name in ("content", "kmeans", "rq_vae", "semantic_ids", "model")), "training")
+CODE = (
+    *(f"llm/{name}.py" for name in ("content", "sentences", "kmeans", "rq_vae", "semantic_ids", "model")),
+    "training",
+)
 
 
 def semantic_ids(stages: Stages, config: Config, split: Split) -> Artifact | None:

@@ -209,6 +209,7 @@ class Stages:
             "augmentation": mutual.augmented(config),
             "lists": taught.lists(config),
             "thoughts": taught.thoughts(name, base, identity),
+            "item_vectors": taught.item_vectors(name),
         }
         extra = {key: artifact for key, artifact in found.items() if artifact is not None}
         seed = self.recipe.fit_seed(name)

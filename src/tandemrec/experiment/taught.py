@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from tandemrec.augmentation.dllm2rec import DLLM2RecConfig
 from tandemrec.augmentation.llm_cf import LLMCFConfig
+from tandemrec.augmentation.retrieval import encode_items
 from tandemrec.augmentation.teacher_lists import ask_teacher, lists_summary
 from tandemrec.augmentation.thoughts import think, thoughts_summary
 from tandemrec.data.split import Split
 from tandemrec.experiment.code_version import code_version
+from tandemrec.experiment.files import hash_folder
 from tandemrec.experiment.models import code_rooms
 from tandemrec.experiment.seeds import derive_seed
 from tandemrec.experiment.store import Artifact, plain
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 THOUGHT = ("augmentation/thoughts.py", "augmentation/thought_scores.py", "conventional/negatives.py")
 """The code that thoughts come from, beside the language model's."""
+
+ENCODING = ("augmentation/retrieval.py", *(f"llm/{name}.py" for name in ("content", "sentences", "model")))
+"""The code that an encoder's vectors of items come from."""
 
 LISTS_OF_TEACHER = "teacher_lists.parquet"
 """What a teacher recommends at positions of the training histories."""
@@ -84,3 +89,21 @@ class Taught:
             "code": code_version(*THOUGHT, "llm"),
         }
         return self.stages.get("thoughts", depends, make, self.stages.foresights.thoughts(name, self.split))
+
+    def item_vectors(self, name: str) -> Artifact | None:
+        """An encoder's vectors of the items' texts; the same for all systems that find similar histories by it."""
+        config, dataset = self.stages.recipe.models[name], self.split.dataset
+        if not isinstance(config, LLMCFConfig) or config.encoder is None:
+            return None
+        encoder = config.encoder
+
+        def make(draft: Path, work: Path) -> dict[str, Any]:
+            return {"size": encode_items(dataset, encoder, draft)}
+
+        depends = {
+            "data": dataset.fingerprint,
+            "config": plain(encoder),
+            "encoder": hash_folder(encoder.folder()),
+            "code": code_version(*ENCODING),
+        }
+        return self.stages.get("item-vectors", depends, make, self.stages.foresights.item_vectors(name, self.split))

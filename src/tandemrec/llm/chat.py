@@ -81,7 +81,8 @@ class ChatConfig(Config):
 
     cache: Path | None = None
     """Folder in which answers are kept as they come. Who asks the same of the same endpoint and model, with the same
-    temperature and `max_tokens`, finds them there and pays nothing: a stage after a kill, other stages, other runs.
+    temperature and `max_tokens`, finds them there and pays nothing: a stage after a kill, other stages, other runs. Of
+    several answers to one question the first, the second and so on are kept apart.
     null: `chat` in `$TANDEMREC_STORE`, else in `tandemrec/artifacts` of the user's cache directory, whichever store a
     run writes to. Name another folder once a server has another model under the old name."""
 
@@ -113,7 +114,7 @@ ACCOUNTS: defaultdict[tuple[str, str], Account] = defaultdict(Account)
 
 
 class Chat:
-    """Answers prompts, each different one once.
+    """Answers prompts, each different one once, or as many times as answers are drawn.
 
     Attributes:
         config: the configuration.
@@ -146,12 +147,21 @@ class Chat:
             InputError: if the server refuses, keeps failing or answers in another form, the cost reached its limit, or
                 answers cannot be kept.
         """
-        return from_first(self._ask(prompts) if process_rank() == 0 else [])
+        return [answer for (answer,) in self.draw(prompts, 1)]
 
-    def _ask(self, prompts: Sequence[str]) -> list[str]:
+    def draw(self, prompts: Sequence[str], count: int) -> list[list[str]]:
+        """So many answers to each user message, every one to a request of its own; the first is that of `ask`.
+
+        Raises:
+            InputError: as `ask` does.
+        """
+        return from_first(self._draw(prompts, count) if process_rank() == 0 else [])
+
+    def _draw(self, prompts: Sequence[str], count: int) -> list[list[str]]:
         self._catch_up()
-        keys = [self._key(prompt) for prompt in prompts]
-        new = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in self._answers}
+        keys = [[self._key(prompt, number) for number in range(count)] for prompt in prompts]
+        asked = {key: prompt for several, prompt in zip(keys, prompts, strict=True) for key in several}
+        new = {key: prompt for key, prompt in asked.items() if key not in self._answers}
         if new:
             self._open_file()
         with ThreadPoolExecutor(self.config.parallel) as pool:
@@ -163,7 +173,7 @@ class Chat:
                 # A Ctrl-C too: the pool would ask, and pay for, all that is left before it ends.
                 pool.shutdown(cancel_futures=True)
                 raise
-        return [self._answers[key] for key in keys]
+        return [[self._answers[key] for key in several] for several in keys]
 
     def _answer(self, key: str, prompt: str) -> None:
         config = self.config
@@ -251,8 +261,10 @@ class Chat:
         """What an answer depends on beside the prompt."""
         return [self._url, self.config.model, self.config.temperature, self.config.max_tokens]
 
-    def _key(self, prompt: str) -> str:
-        return hashlib.sha256(json.dumps([*self._settings, prompt]).encode()).hexdigest()
+    def _key(self, prompt: str, number: int) -> str:
+        """Of an answer; those after the first have their number in it."""
+        asked = [*self._settings, prompt, *([number] if number else [])]
+        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
     def _open_file(self) -> None:
         """Make sure that answers can be kept before any is paid for."""

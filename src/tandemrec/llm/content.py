@@ -17,14 +17,11 @@ from torch import Tensor
 from tandemrec.data.dataset import Dataset
 from tandemrec.errors import InputError
 from tandemrec.llm.model import LanguageModel, find_folder
+from tandemrec.llm.sentences import head_of, sentence_vectors
 from tandemrec.recommender import Config
-from tandemrec.training import default_device
 
 DENSE = 1000
 """Texts or words up to which singular values are computed densely."""
-
-ENCODED_TEXTS = 64
-"""Texts that a sentence encoder reads at once."""
 
 
 class _Texts(Config):
@@ -68,7 +65,10 @@ class LanguageModelVectorsConfig(_Texts):
 
 
 class SentenceEncoderConfig(_Texts):
-    """The mean of an encoder's last hidden states over a text's tokens, as sentence encoders are meant to be read."""
+    """A sentence encoder: the last hidden states of a text's tokens, pooled and mapped as `modules.json` of the folder
+    says (pooling by mean or first token, dense layers, normalisation), which sentence-transformers writes; without that
+    file their mean.
+    """
 
     kind: Literal["sentence-encoder"] = "sentence-encoder"
     """Which kind of vectors these are."""
@@ -82,6 +82,11 @@ class SentenceEncoderConfig(_Texts):
     def folder(self) -> Path | None:
         """See `find_folder`."""
         return find_folder(self.path)
+
+    def check(self) -> None:
+        """Refuse a model folder that is not there, or whose modules are not known here."""
+        if self.folder() is not None:
+            head_of(self.path)
 
 
 ContentConfig = Annotated[
@@ -103,7 +108,7 @@ def content_vectors(dataset: Dataset, config: ContentConfig) -> Tensor:
     elif isinstance(config, LanguageModelVectorsConfig):
         vectors = LanguageModel.load(config.path).encode(list(place)).cpu()
     else:
-        vectors = mean_pooled(list(place), config.path, config.max_tokens)
+        vectors = sentence_vectors(list(place), config.path, config.max_tokens)
     return vectors[[place[text] for text in texts]]
 
 
@@ -170,50 +175,3 @@ def _reduced(matrix: Any, dim: int) -> np.ndarray:
     vectors = u[:, order] * s[order]
     signs = np.sign(vectors[np.abs(vectors).argmax(0), np.arange(kept)])
     return np.asarray(vectors * signs)
-
-
-@torch.no_grad()
-def mean_pooled(texts: Sequence[str], path: str, max_tokens: int) -> Tensor:
-    """Vectors (N, D) float32 of an encoder: the mean of its last hidden states over a text's tokens.
-
-    Of a longer text the first `max_tokens` are read, or as many as the encoder has positions for.
-
-    Raises:
-        InputError: if there is no such model.
-    """
-    from transformers import AutoModel, AutoTokenizer
-
-    folder = find_folder(path)
-    place = path if folder is None else str(folder)
-    try:
-        tokenizer, model = AutoTokenizer.from_pretrained(place), AutoModel.from_pretrained(place)
-    except Exception as error:  # tokenizers and safetensors raise types of their own for damaged files
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"'{path}' is no readable sentence encoder: {reason}") from error
-    model = model.float().to(default_device()).eval()
-    encoder = model.get_encoder() if model.config.is_encoder_decoder else model
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    limit = _readable(encoder, max_tokens)
-    order = np.argsort([len(text) for text in texts], kind="stable")
-    out: Tensor | None = None
-    for start in range(0, len(order), ENCODED_TEXTS):
-        rows = order[start : start + ENCODED_TEXTS]
-        read = tokenizer(
-            [texts[row] for row in rows], padding=True, truncation=True, max_length=limit, return_tensors="pt"
-        ).to(model.device)
-        mask = read["attention_mask"]
-        hidden = encoder(input_ids=read["input_ids"], attention_mask=mask).last_hidden_state
-        pooled = (hidden * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
-        out = torch.empty(len(texts), pooled.shape[1]) if out is None else out
-        out[torch.from_numpy(rows)] = pooled.float().cpu()
-    return torch.empty(0, 0) if out is None else out
-
-
-def _readable(encoder: Any, max_tokens: int) -> int:
-    """Tokens of a text that are read: `max_tokens`, or as many as the encoder has positions for."""
-    table = getattr(getattr(encoder, "embeddings", None), "position_embeddings", None)
-    padding = getattr(table, "padding_idx", None)
-    # RoBERTa and its kin count positions from behind the padding's; an encoder without a limit names none, or -1.
-    positions = getattr(encoder.config, "max_position_embeddings", -1) - (0 if padding is None else padding + 1)
-    return min(max_tokens, positions) if positions > 0 else max_tokens

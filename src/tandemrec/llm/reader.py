@@ -90,14 +90,16 @@ def reader_of(config: LanguageModelConfig, dataset: Dataset, built: Path | None 
 
 
 def encoder_of(path: str) -> Reader:
-    """A sentence encoder, whose texts have its special tokens; see `llm.content.mean_pooled`.
+    """A sentence encoder, whose texts have its special tokens; see `llm.sentences.sentence_vectors`.
 
     Raises:
         InputError: if there is no such model.
     """
     from transformers import AutoModel
 
-    return _stored(path, AutoModel.from_config, special=True)
+    from tandemrec.llm.sentences import encoder_part
+
+    return _stored(path, lambda config: encoder_part(AutoModel.from_config(config)), special=True)
 
 
 @cache

@@ -16,10 +16,9 @@ def prepared_grids(card: Mapping[str, Any]) -> Iterator[Grid]:
     Args:
         card: its `run_card.json`.
     """
-    named = {name: report["notes"].get("semantic_ids") for name, report in card["models"].items()}
-    ids = {name: about for name, about in named.items() if about}
+    ids = _notes(card)
     if ids:
-        yield _ids(ids)
+        yield ids_grid(ids)
         sharing: dict[str, list[str]] = {}
         for name, about in ids.items():
             sharing.setdefault(str(about["neighbours"]), []).append(name)
@@ -44,7 +43,29 @@ def origins(card: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _ids(ids: Mapping[str, Mapping[str, Any]]) -> Grid:
+def id_figures(card: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What is known of the semantic ids of a run's systems, by name, without the items that stand as examples."""
+    return {
+        name: {key: value for key, value in about.items() if key != "neighbours"}
+        for name, about in _notes(card).items()
+    }
+
+
+def of_each_set(ids: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The figures of ids with the names of all systems that have the same, one after another."""
+    names: dict[str, list[str]] = {}
+    for name, about in ids.items():
+        names.setdefault(str(about), []).append(name)
+    return {", ".join(several): ids[several[0]] for several in names.values()}
+
+
+def _notes(card: Mapping[str, Any]) -> dict[str, Any]:
+    named = {name: report["notes"].get("semantic_ids") for name, report in card["models"].items()}
+    return {name: about for name, about in named.items() if about}
+
+
+def ids_grid(ids: Mapping[str, Mapping[str, Any]]) -> Grid:
+    """Digits, use of codes, collisions and errors of semantic ids, by system."""
     rows = []
     for name, about in ids.items():
         levels = about["levels"]

@@ -12,6 +12,7 @@ from tandemrec.experiment.papers import experiments
 from tandemrec.report.cost import duration
 from tandemrec.report.html import comparison_page
 from tandemrec.report.leaderboard import cell, decimal, filled, table_of
+from tandemrec.report.prepared import ids_grid, of_each_set
 from tandemrec.report.reranking import HEADING, Grid, gain_grid
 from tandemrec.report.students import agreement_grid
 from tandemrec.report.validated import HEADING as CHOSEN
@@ -224,6 +225,7 @@ def reproduction_markdown(results: Mapping[str, Any], heading: str = "#") -> str
     beside = (
         gains(results)._replace(title=HEADING),
         choices(results),
+        ids_grid(of_each_set(results.get("semantic_ids", {}))),
         agreement_grid(results.get("students", [])),
         *validated(results),
     )

@@ -17,7 +17,6 @@ from tandemrec.data.dataset import Dataset
 from tandemrec.data.examples import Examples, IntArray
 from tandemrec.data.split import Split
 from tandemrec.llm.content import (
-    ENCODED_TEXTS,
     ContentConfig,
     LanguageModelVectorsConfig,
     SentenceEncoderConfig,
@@ -27,11 +26,12 @@ from tandemrec.llm.content import (
 from tandemrec.llm.id_model import FIRST_DIGIT, IdNetworkConfig
 from tandemrec.llm.id_training import Rows, groups_by_length, training_rows
 from tandemrec.llm.kmeans import DISTANCES
-from tandemrec.llm.reader import Reader, encoder_of, reader_of
+from tandemrec.llm.reader import encoder_of, reader_of
 from tandemrec.llm.recommenders.base import PretrainedConfig
 from tandemrec.llm.recommenders.tiger import TIGERConfig
 from tandemrec.llm.rq_vae import START_ROUNDS, RQVAEConfig
 from tandemrec.llm.semantic_ids import ResidualKMeansConfig, SemanticIdsConfig
+from tandemrec.llm.sentences import ENCODED_TEXTS, head_of
 from tandemrec.llm.work import Plant, evenly
 from tandemrec.recommender import Config
 from tandemrec.training.work import training_work
@@ -102,7 +102,17 @@ def content_work(config: ContentConfig, scene: Scene) -> tuple[Work, int]:
         half = scene.device != "cpu" and reader.half
         return Plant(reader, half, 2 if half else FLOAT).encoded(texts), reader.width
     assert isinstance(config, SentenceEncoderConfig)
-    return _pooled_work(encoder_of(config.path), texts, config.max_tokens)
+    return _pooled_work(config, texts), content_width(config, scene)
+
+
+def content_width(config: ContentConfig, scene: Scene) -> int:
+    """The width of the catalogue's vectors; of those of words the most that it may be."""
+    if isinstance(config, TfIdfConfig):
+        return min(config.dim, scene.split.n_items)
+    if isinstance(config, LanguageModelVectorsConfig):
+        return reader_of(PretrainedConfig(path=config.path), scene.split.dataset).width
+    maps = head_of(config.path).maps
+    return maps[-1][1] if maps else encoder_of(config.path).width
 
 
 def _tf_idf_work(texts: Sequence[str], config: TfIdfConfig) -> tuple[Work, int]:
@@ -120,13 +130,15 @@ def _tf_idf_work(texts: Sequence[str], config: TfIdfConfig) -> tuple[Work, int]:
     return (solved + passes(cells, 30, DOUBLE)).hosted(), width
 
 
-def _pooled_work(encoder: Reader, texts: Sequence[str], limit: int) -> tuple[Work, int]:
-    """A sentence encoder over texts in the order of their lengths."""
+def _pooled_work(config: SentenceEncoderConfig, texts: Sequence[str]) -> Work:
+    """A sentence encoder over texts in the order of their lengths, and its dense layers over their vectors."""
+    encoder, head = encoder_of(config.path), head_of(config.path)
     plant = Plant(encoder, False, FLOAT)
-    lengths = np.sort(np.minimum([len(ids) for ids in encoder.tokenize(texts)], limit))
+    lengths = np.sort(np.minimum([len(ids) for ids in encoder.tokenize(texts)], config.max_tokens))
     batches = [lengths[start : start + ENCODED_TEXTS] for start in range(0, len(lengths), ENCODED_TEXTS)]
     work = sum((plant.forward(len(batch), float(batch.max()), 0) for batch in batches), NOTHING)
-    return replace(work, read=float(lengths.sum()), memory=plant.weights), encoder.width
+    work += sum((product(len(texts), inputs, outputs) for inputs, outputs in head.maps), NOTHING)
+    return replace(work, read=float(lengths.sum()), memory=plant.weights)
 
 
 def nearest_work(rows: float, centres: float, width: float) -> Work:
