@@ -15,7 +15,7 @@ from scipy import stats
 from tandemrec.evaluation.crossed import SeedSpread, SeedSquares
 from tandemrec.evaluation.significance import holm
 from tandemrec.experiment.claims import settle, shares
-from tandemrec.experiment.papers import Paper, experiments, papers
+from tandemrec.experiment.papers import Paper, elsewhere, experiments, papers
 from tandemrec.experiment.reproduce import reproduce
 from tandemrec.report.leaderboard import table_of
 from tandemrec.report.reproduction import (
@@ -100,10 +100,13 @@ def _measured(docs: Path) -> list[tuple[str, Paper, list[dict[str, Any]]]]:
     """Name, paper and results, of papers with any."""
     triples = []
     for name, paper in papers().items():
-        paths = [docs / "results" / file_of(f"{name}/{one}") for one in paper.experiments]
-        triples.append(
-            (name, paper, [on_the_safe_side(json.loads(path.read_text())) for path in paths if path.exists()])
-        )
+        paths = {f"{name}/{one}": docs / "results" / file_of(f"{name}/{one}") for one in paper.experiments}
+        found = [
+            on_the_safe_side(json.loads(path.read_text())) | {"elsewhere": elsewhere(one, "scaled")}
+            for one, path in paths.items()
+            if path.exists()
+        ]
+        triples.append((name, paper, found))
     return [triple for triple in triples if triple[2]]
 
 

@@ -21,6 +21,7 @@ from tandemrec.experiment.papers import (
     Experiment,
     Scale,
     described,
+    elsewhere,
     experiment_recipe,
     experiments,
     find_experiment,
@@ -98,6 +99,12 @@ def test_the_papers_are_there() -> None:
     assert list(papers()) == ["dealrec", "dllm2rec", "llama4rec", "soft"]
     assert len(described()) == len(NAMES) > 25
     assert {"soft/table-2-game", "dealrec/table-4", "llama4rec/table-5-ml-1m"} <= set(NAMES)
+
+
+def test_systems_of_other_parts_of_a_table_are_found() -> None:
+    parts = {"LLM-CF": "soft/table-2-game-llm-cf", "DLLM2Rec": "soft/table-2-game-dllm2rec"}
+    assert elsewhere("soft/table-2-game", "scaled") == parts
+    assert elsewhere("dllm2rec/table-5-games", "scaled") == {}
 
 
 def test_published_figures_by_hand() -> None:

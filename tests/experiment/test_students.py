@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from tandemrec.errors import InputError
-from tandemrec.experiment.agreement import agreement, over_trainings
+from tandemrec.experiment.agreement import agreement
 from tandemrec.experiment.recipe import load_recipe
 from tandemrec.experiment.run import Run, run
 from tandemrec.experiment.store import StageEvent
 from tandemrec.recommender import NO_ITEM, Scorer
-from tandemrec.report.students import agreement_grid
+from tandemrec.report.students import agreement_grid, over_trainings
 
 TINY = Path(__file__).parent / "tiny.yaml"
 PLAIN: dict[str, Any] = load_recipe(TINY).models["SASRec"].model_dump(mode="json")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from tandemrec.recommender import NO_ITEM
 
 Roles = dict[str, Any]
 """`teacher` and `plain`, names of systems (`plain` may be None); `agreement` of the student and `plain_agreement`, the
-shares of the teacher's first items that are in the list of the same question; in a run card also `used`."""
+shares of the teacher's first items that are in the list of the same question."""
 
 
 def agreements(recipe: Recipe, judged: Mapping[str, Artifact]) -> dict[str, Roles]:
@@ -49,27 +49,3 @@ def agreement(teacher_BK: ItemArray, other_BK: ItemArray) -> float:
     real_BK = teacher_BK != NO_ITEM
     held_BK = (teacher_BK[:, :, None] == other_BK[:, None]).any(2) & real_BK
     return float(held_BK.sum() / max(1, real_BK.sum()))
-
-
-def over_trainings(runs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Students of runs that differ in their training seed only: roles, means of agreement, positions with a list.
-
-    Args:
-        runs: results and card of each.
-    """
-    rows = []
-    for student, roles in runs[0][0].get("students", {}).items():
-        every = [results["students"][student] for results, _ in runs if student in results.get("students", {})]
-        means = {
-            key: None if roles[key] is None else float(np.mean([one[key] for one in every]))
-            for key in ("agreement", "plain_agreement")
-        }
-        used = [places for _, card in runs if (places := used_positions(card, student)) is not None]
-        rows.append({"system": student, **roles, **means, "used": max(used, default=None)})
-    return rows
-
-
-def used_positions(card: Mapping[str, Any], student: str) -> int | None:
-    """Positions that a student learns from and has a list for; None where no lists were used, or a choice was made."""
-    notes: Mapping[str, Any] = card["models"].get(student, {}).get("notes", {})
-    return notes.get("positions_with_a_list")

@@ -234,6 +234,22 @@ def find_experiment(name: str) -> Experiment:
     return known[name]
 
 
+def elsewhere(name: str, scale: Scale) -> dict[str, str]:
+    """Published systems that an experiment does not have → another one of the paper that has the system of the same
+    figures: large tables are repeated in parts.
+    """
+    one, paper = find_experiment(name), name.partition("/")[0]
+    mine = experiment_recipe(name, scale).models
+    found: dict[str, str] = {}
+    for other, experiment in experiments().items():
+        theirs = [experiment.published.get(system) for system in experiment.systems or ()]
+        if other.startswith(f"{paper}/") and experiment.metrics == one.metrics:
+            for system, figures in one.published.items():
+                if system not in mine and figures in theirs:
+                    found.setdefault(system, other)
+    return found
+
+
 def experiment_recipe(name: str, scale: Scale, training_seed: int | None = None) -> Recipe:
     """The recipe of an experiment at a size; nothing of its data need be there.
 

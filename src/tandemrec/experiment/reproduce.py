@@ -11,12 +11,11 @@ import yaml
 
 from tandemrec.errors import InputError
 from tandemrec.evaluation.cost import tuning_seconds
-from tandemrec.experiment.agreement import over_trainings
 from tandemrec.experiment.claims import judge_claims
 from tandemrec.experiment.compare import compare
 from tandemrec.experiment.files import check_folder, write_whole
 from tandemrec.experiment.fine_tunings import effort
-from tandemrec.experiment.papers import Experiment, Scale, experiment_recipe, find_experiment, papers
+from tandemrec.experiment.papers import Experiment, Scale, elsewhere, experiment_recipe, find_experiment, papers
 from tandemrec.experiment.recipe import Recipe
 from tandemrec.experiment.reranked import over_seeds
 from tandemrec.experiment.run import Run, run
@@ -24,6 +23,7 @@ from tandemrec.experiment.selection_facts import coverage_over_seeds
 from tandemrec.experiment.store import StageEvent
 from tandemrec.report.prepared import id_figures
 from tandemrec.report.reproduction import reproduction_markdown, reproduction_page
+from tandemrec.report.students import over_trainings
 from tandemrec.report.validated import chosen_over_runs
 from tandemrec.training.processes import process_rank, wait_for_all
 
@@ -169,6 +169,7 @@ def _results(
             for system in experiment.published
             if system not in recipe.models
         },
+        "elsewhere": elsewhere(name, scale),
         "claims": judge_claims(experiment, compared, runs),
         "rivals": judge_claims(experiment, compared, runs, experiment.against_rivals),
         "chosen_on_validation": chosen_over_runs([run.card for run in runs]),

@@ -8,7 +8,6 @@ from typing import Any, Literal
 from rich.table import Table
 
 from tandemrec.evaluation.metrics import chance
-from tandemrec.experiment.papers import experiments
 from tandemrec.report.cost import duration
 from tandemrec.report.html import comparison_page
 from tandemrec.report.leaderboard import cell, decimal, filled, table_of
@@ -167,7 +166,7 @@ def figures_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]
         rows.append([row["system"], *(text for pair in figures for text in pair), *times])
     for system, published in results["absent"].items():
         pairs = [("", _figure(published[name])) for name in results["metrics"]]
-        where = _elsewhere(results["experiment"], published)
+        where = results.get("elsewhere", {}).get(system)
         rows.append(
             [
                 f"{system} ({f'in {where}' if where else 'not in this experiment'})",
@@ -177,16 +176,6 @@ def figures_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]
             ]
         )
     return filled([*header, "training", "1,000 users"], rows)
-
-
-def _elsewhere(experiment: str, published: Mapping[str, float | None]) -> str | None:
-    """Another experiment of the paper that has the system of these figures: tables are repeated in parts."""
-    paper = experiment.partition("/")[0]
-    for name, other in experiments().items():
-        figures = {system: dict(zip(other.metrics, values, strict=True)) for system, values in other.published.items()}
-        if name.startswith(f"{paper}/") and any(figures.get(system) == published for system in other.systems or ()):
-            return name
-    return None
 
 
 def beyond_chance(results: Mapping[str, Any]) -> int | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tandemrec.experiment.agreement import used_positions
+import numpy as np
+
 from tandemrec.report.cost import Cost, duration
 from tandemrec.report.leaderboard import cell, filled, table_of
 from tandemrec.report.reranking import Grid
@@ -70,6 +71,30 @@ def students_markdown(results: Mapping[str, Any], card: Mapping[str, Any], costs
     """The table with its note; empty where nobody learned so."""
     header, rows = student_rows(results, card, costs)
     return f"## {HEADING}\n\n{STUDENTS_NOTE}\n\n{table_of(header, rows)}" if rows else ""
+
+
+def over_trainings(runs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Students of runs that differ in their training seed only: roles, means of agreement, positions with a list.
+
+    Args:
+        runs: results and card of each.
+    """
+    rows = []
+    for student, roles in runs[0][0].get("students", {}).items():
+        every = [results["students"][student] for results, _ in runs if student in results.get("students", {})]
+        means = {
+            key: None if roles[key] is None else float(np.mean([one[key] for one in every]))
+            for key in ("agreement", "plain_agreement")
+        }
+        used = [places for _, card in runs if (places := used_positions(card, student)) is not None]
+        rows.append({"system": student, **roles, **means, "used": max(used, default=None)})
+    return rows
+
+
+def used_positions(card: Mapping[str, Any], student: str) -> int | None:
+    """Positions that a student learns from and has a list for; None where no lists were used, or a choice was made."""
+    notes: Mapping[str, Any] = card["models"].get(student, {}).get("notes", {})
+    return notes.get("positions_with_a_list")
 
 
 def agreement_grid(students: Iterable[Mapping[str, Any]]) -> Grid:
