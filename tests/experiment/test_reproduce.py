@@ -332,6 +332,12 @@ def test_a_share_cannot_fall_below_everything() -> None:
     assert "-50.0% here (-200.0% to +10.0%)" in sentence(claim, {"level": 0.95, "lower_is_better": True})
 
 
+def test_a_system_that_was_chosen_itself_is_called_so() -> None:
+    claim = {"kind": "better", "systems": ["Best", "B"], "verdict": "open", "figures": [0.02, 0.02], "gain": -0.0}
+    claim |= {"low": -0.0, "high": 0.0, "p_holm": 1.0, "share": [0.0, 0.0, 0.0], "published_share": 0.2}
+    assert "0.0200 both, and no user is served better" in sentence(claim, {"level": 0.95, "lower_is_better": False})
+
+
 def test_names_are_explained_where_they_occur() -> None:
     meaning = papers()["soft"].meaning(["BIGRec SFT", "BIGRec SOFT a=10"])
     assert set(meaning) == {"SFT", "SOFT", "a="}

@@ -109,6 +109,8 @@ def evidence(claim: Mapping[str, Any], results: Mapping[str, Any]) -> str:
 
 def _gain(claim: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     mine, theirs = claim["figures"]
+    if claim["gain"] == claim["low"] == claim["high"] == 0:  # as where validation chose the other one itself
+        return f"{mine:.4f} both, and no user is served better by one of them: they are the same where it counts."
     gain, low, high = (decimal(claim[key], "+") for key in ("gain", "low", "high"))
     interval = f"{results['level']:.0%} interval {low} to {high}; p {_p(claim['p_holm'])} after Holm's correction"
     return f"{mine:.4f} against {theirs:.4f}, a gain of {gain} ({interval}).{_beside_the_paper(claim, results)}"
