@@ -67,4 +67,4 @@ def test_ease_grows_with_the_cube_of_its_items(split: Split) -> None:
     assert work is not None
     # Cholesky I³ / 3 and the inverse 2 I³, at half the rate of float32; and three matrices of float64.
     assert work.host_flops == pytest.approx(2 * 7 / 3 * split.n_items**3)
-    assert work.memory >= 3 * 8 * split.n_items**2
+    assert work.host_memory >= 3 * 8 * split.n_items**2
