@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+import tandemrec.experiment.foresight  # noqa: F401  # what every model takes is registered there
 from tandemrec.conventional.direct.ease import EASEConfig
 from tandemrec.conventional.direct.graph import _Propagate
 from tandemrec.conventional.direct.interactions import Pairs
