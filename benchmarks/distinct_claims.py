@@ -57,10 +57,9 @@ def distinct(found: Sequence[Mapping[str, Any]]) -> list[Distinct]:
             key = one["paper"], one["data"]["name"], claim["kind"], tuple(claim["systems"]), metric
             same.setdefault(key, []).append((one, claim))
     return [
-        Distinct(
-            asked[0][1], asked[0][0]["data"]["name"], tuple((one["shows"], one_["verdict"]) for one, one_ in asked)
-        )
+        Distinct(first, one["data"]["name"], tuple((each["shows"], claim["verdict"]) for each, claim in asked))
         for asked in same.values()
+        for one, first in asked[:1]
     ]
 
 

@@ -116,12 +116,12 @@ def test_examples_of_configurations_are_accelerates(name: str, kind: str) -> Non
 def test_processor_time_is_that_of_all_processes(tmp_path: Path) -> None:
     """Of a stage that the second one works on, and of an attempt whose second one nobody replaced."""
     script = Path(__file__).with_name("metered.py")
-    for name, attempts, least in (("whole", [(2, "2")], 2), ("resumed", [(2, "2 killed"), (1, "0")], 2)):
+    for name, attempts in (("whole", [(2, "2")]), ("resumed", [(2, "2 killed"), (1, "0")])):
         for processes, how in attempts:
             done = start(processes, script, tmp_path / name, *how.split())
             assert bool(done.returncode) == ("killed" in how), done.stderr[-6000:]
         (manifest,) = (json.loads(path.read_text()) for path in (tmp_path / name).glob("*/manifest.json"))
-        assert manifest["cost"]["cpu_seconds"] > least
+        assert manifest["cost"]["cpu_seconds"] > 1.9  # clocks differ in their last digits
         assert manifest["summary"] < 1  # the first process's own
 
 

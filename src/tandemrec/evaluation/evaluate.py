@@ -189,24 +189,7 @@ def evaluate(
     kinds = item_kinds(split.dataset.items, config.kinds, "evaluation.kinds") if lists else None
     shape = len(judged), int(config.headline.partition("@")[2])
     listed = np.full(shape, NO_ITEM, np.int32) if lists else None
-    if config.sampled is None:
-        ranks = target_ranks(
-            recommender,
-            judged,
-            exclude_seen=config.exclude_seen,
-            candidates=candidates,
-            depth=max(config.cutoffs),
-            ties=config.ties,
-            lists=listed,
-        )
-    else:
-        if not isinstance(recommender, Scorer):
-            raise InputError(
-                f"key 'evaluation.sampled': {type(recommender).__name__} answers with lists, expected a system that "
-                "scores every item"
-            )
-        draw = partial(config.sampled.draw, counts_I=split.item_counts)
-        ranks = _counted_ranks(recommender, judged, config.exclude_seen, candidates, config.ties, listed, draw)
+    ranks = _ranks(recommender, judged, split, config, candidates, listed)
     ranks = np.where(reachable, ranks, np.inf)
     user = judged.user[judged.target.rows()]
     segments = ranking_segments(
@@ -220,6 +203,34 @@ def evaluate(
     beyond = {} if listed is None else beyond_accuracy(listed, split.item_counts, kinds)
     frame = _per_example(rows, judged, ranks, split, config)
     return Evaluation(frame, config, targets, lost, listed, segments, beyond)
+
+
+def _ranks(
+    recommender: Recommender,
+    judged: Examples,
+    split: Split,
+    config: EvaluationConfig,
+    candidates: BoolArray | None,
+    listed: ItemArray | None,
+) -> FloatArray:
+    """Ranks of all targets, see `target_ranks`, among the whole catalogue or among the items that are drawn."""
+    if config.sampled is None:
+        return target_ranks(
+            recommender,
+            judged,
+            exclude_seen=config.exclude_seen,
+            candidates=candidates,
+            depth=max(config.cutoffs),
+            ties=config.ties,
+            lists=listed,
+        )
+    if not isinstance(recommender, Scorer):
+        raise InputError(
+            f"key 'evaluation.sampled': {type(recommender).__name__} answers with lists, expected a system that "
+            "scores every item"
+        )
+    draw = partial(config.sampled.draw, counts_I=split.item_counts)
+    return _counted_ranks(recommender, judged, config.exclude_seen, candidates, config.ties, listed, draw)
 
 
 def _per_example(

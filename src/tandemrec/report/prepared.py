@@ -19,10 +19,8 @@ def prepared_grids(card: Mapping[str, Any]) -> Iterator[Grid]:
     ids = _notes(card)
     if ids:
         yield ids_grid(ids)
-        sharing: dict[str, list[str]] = {}
-        for name, about in ids.items():
-            sharing.setdefault(str(about["neighbours"]), []).append(name)
-        yield from (_neighbours(names, ids[names[0]]) for names in sharing.values())
+        sharing = _alike({name: about["neighbours"] for name, about in ids.items()})
+        yield from (_neighbours(names, ids[names[0]]) for names in sharing)
     if card.get("thoughts"):
         yield _thoughts(card["thoughts"])
 
@@ -53,10 +51,15 @@ def id_figures(card: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def of_each_set(ids: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     """The figures of ids with the names of all systems that have the same, one after another."""
+    return {", ".join(names): ids[names[0]] for names in _alike(ids)}
+
+
+def _alike(facts: Mapping[str, Any]) -> list[list[str]]:
+    """Names of equal facts together, in the order of the first ones."""
     names: dict[str, list[str]] = {}
-    for name, about in ids.items():
+    for name, about in facts.items():
         names.setdefault(str(about), []).append(name)
-    return {", ".join(several): ids[several[0]] for several in names.values()}
+    return list(names.values())
 
 
 def _notes(card: Mapping[str, Any]) -> dict[str, Any]:
