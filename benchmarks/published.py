@@ -1,8 +1,8 @@
 """Figures beside published ones: trains on real data, selects on validation, writes docs/results/NAME.json.
 
 python benchmarks/published.py ml-100k-likes ml-1m-likes ml-1m amazon-toys  # bundled recipes
-python benchmarks/published.py tiger/toys  # also tiger/games, tiger/ml-1m; hours
-python benchmarks/published.py ml-100k-direct ml-100k-als  # bundled recipes with three seeds
+python benchmarks/published.py tiger/games tiger/ml-1m  # hours
+python benchmarks/published.py ml-100k-direct ml-100k-als tiger/toys  # three trainings each (--seeds); hours
 python benchmarks/published.py dllm2rec/ml-1m llm-cf/ml-1m  # also /games, /toys; hours
 python benchmarks/published.py ml-100k-rating ml-1m-rating    # rating prediction, three seeds each (--seeds)
 python benchmarks/published.py soft/figure-2 llama4rec/table-2-ml-100k-proper  # `tandem reproduce`, scaled, in --runs
@@ -13,6 +13,7 @@ python benchmarks/published.py --render                       # docs/results.md,
 
 import argparse
 import json
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +35,7 @@ from tandemrec.data.sources import MovieLens
 from tandemrec.data.split import make_split
 from tandemrec.evaluation.evaluate import EvaluationConfig, evaluate
 from tandemrec.experiment.card import hardware, package_versions
+from tandemrec.experiment.run import Run
 from tandemrec.report.cost import run_costs
 from tandemrec.report.prepared import id_figures
 from tandemrec.report.students import student_rows
@@ -42,10 +44,10 @@ from tandemrec.training import TrainingConfig, watched
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 RECIPES = (
     *("ml-100k-likes", "ml-1m-likes", "ml-1m", "amazon-toys", "ml-100k-sequential"),
-    *("tiger/toys", "tiger/games", "tiger/ml-1m"),
+    *("tiger/games", "tiger/ml-1m"),
     *(f"{method}/{data}" for method in ("dllm2rec", "llm-cf") for data in DISTILLED),
 )
-SEEDED = ("ml-100k-direct", "ml-100k-als")
+SEEDED = ("ml-100k-direct", "ml-100k-als", "tiger/toys")
 LONG: dict[str, tuple[str, SequenceModel[Any, Any], int | None]] = {
     "sasrec-ml-1m": (
         "SASRec, full softmax",
@@ -85,37 +87,37 @@ LONG: dict[str, tuple[str, SequenceModel[Any, Any], int | None]] = {
 
 NAMES = (*RECIPES, *SEEDED, *LONG, *rating_results.WORDS, *paper_results.NAMES)
 SEED = 42
-SEEDS = (42, 43, 44)
 
 
-def recipe(name: str, seed: int = SEED, systems: Sequence[str] = ()) -> dict[str, Any]:
+def recipe(name: str, systems: Sequence[str] = ()) -> dict[str, Any]:
     """A bundled recipe, as it is, or some of its systems."""
     from tandemrec import load_recipe, run
     from tandemrec.experiment.bundled import read_recipe
 
-    tree = yaml.safe_load(read_recipe(name)) | {"seed": seed}
+    tree = yaml.safe_load(read_recipe(name)) | {"seed": SEED}
     if systems:
         tree["models"] = {system: tree["models"][system] for system in systems}
-    finished = run(load_recipe(tree))
+    return told(run(load_recipe(tree)))
+
+
+def told(finished: Run) -> dict[str, Any]:
+    """What is kept of a finished run of a bundled recipe."""
     rows = [
         {"system": row["system"], "metrics": row["metrics"], "exact_share": (row["outputs"] or {}).get("exact_share")}
         for row in finished.results["leaderboard"]
     ]
-    seconds = {stage["stage"]: stage["seconds"] for stage in finished.card["stages"]}
     facts = finished.results["evaluation"]
-    protocol = f"{finished.results['split']['protocol']}. {facts['protocol']}"
-    seed = finished.results["seed"]
     content = {
         "rows": rows,
         "n": facts["n"],
         "users": finished.results["users"],
-        "protocol": protocol,
-        "seed": seed,
-        "seconds": seconds,
+        "protocol": f"{finished.results['split']['protocol']}. {facts['protocol']}",
+        "seed": finished.results["seed"],
+        "seconds": {stage["stage"]: stage["seconds"] for stage in finished.card["stages"]},
     }
-    header, told = student_rows(finished.results, finished.card, run_costs(finished.results, finished.card))
+    header, students = student_rows(finished.results, finished.card, run_costs(finished.results, finished.card))
     ids = id_figures(finished.card)
-    return content | ({"students": [header, *told]} if told else {}) | ({"semantic_ids": ids} if ids else {})
+    return content | ({"students": [header, *students]} if students else {}) | ({"semantic_ids": ids} if ids else {})
 
 
 def joined(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
@@ -129,23 +131,29 @@ def joined(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     return now | {"rows": rows, "seconds": seconds} | ({"semantic_ids": ids} if ids else {})
 
 
-def seeds(name: str) -> dict[str, Any]:
-    """A bundled recipe with several seeds: means over them, and the standard error over users of one of them."""
-    runs = [recipe(name, seed) for seed in SEEDS]
-    rows = []
-    for row in runs[0]["rows"]:
-        same = [next(r for r in run["rows"] if r["system"] == row["system"])["metrics"] for run in runs]
-        metrics = {
-            metric: {
-                "mean": sum(one[metric]["mean"] for one in same) / len(same),
-                "standard_error": value["standard_error"],
-                "by_seed": [one[metric]["mean"] for one in same],
-            }
-            for metric, value in row["metrics"].items()
+def trainings(name: str, seeds: Sequence[int]) -> dict[str, Any]:
+    """A bundled recipe, trained with several seeds on one split: means, with errors over trainings and users.
+
+    How long stages took is told of the first training.
+    """
+    from tandemrec import load_recipe, run
+    from tandemrec.experiment.compare import compare
+
+    with tempfile.TemporaryDirectory() as folder:
+        finished = [run(load_recipe(name, [f"training_seed={seed}"]), Path(folder) / str(seed)) for seed in seeds]
+        pooled = compare([one.path for one in finished])["leaderboard"]
+    boards = [{row["system"]: row["metrics"] for row in one.results["leaderboard"]} for one in finished]
+    rows = [
+        {
+            "system": row["system"],
+            "metrics": {
+                metric: errors | {"by_seed": [board[row["system"]][metric]["mean"] for board in boards]}
+                for metric, errors in row["metrics"].items()
+            },
         }
-        rows.append({"system": row["system"], "metrics": metrics})
-    rows.sort(key=lambda row: -row["metrics"]["ndcg@10"]["mean"])
-    return runs[0] | {"rows": rows, "seed": list(SEEDS)}
+        for row in pooled
+    ]
+    return told(finished[0]) | {"rows": rows, "seed": list(seeds)}
 
 
 def long_training(name: str, workspace: Path | None, minutes: float | None) -> dict[str, Any]:
@@ -206,10 +214,12 @@ def main() -> None:
             content = paper_results.measure(name, tuple(arguments.seeds), arguments.runs)
         elif name in rating_results.WORDS:
             content = rating_results.measure(name, tuple(arguments.seeds))
+        elif name in SEEDED:
+            content = trainings(name, arguments.seeds)
         elif name in LONG:
             content = long_training(name, arguments.workspace, arguments.minutes)
         else:
-            content = seeds(name) if name in SEEDED else recipe(name, systems=arguments.systems)
+            content = recipe(name, arguments.systems)
             if arguments.systems and path.exists():
                 content = joined(json.loads(path.read_text()), content)
         content = signed(content)

@@ -135,7 +135,11 @@ def _section(name: str, docs: Path) -> list[str]:
     content = json.loads(path.read_text())
     rows, machine, seed = content["rows"], content["hardware"], content["seed"]
     several = isinstance(seed, list)
-    seeds = f"mean of the seeds {', '.join(map(str, seed))}" if several else f"seed {seed}"
+    seeds = (
+        f"mean of the training seeds {', '.join(map(str, seed))}, ± over trainings and users"
+        if several
+        else f"seed {seed}"
+    )
     n, users = content["n"], content.get("users", content["n"])  # without: every user has one example
     asked = f"{users:,} test users" if n == users else f"{n:,} test examples of {users:,} users"
     parts = [f"### {WORDS[name]}", _table(name, rows), f"{asked}, {seeds}. {content['protocol']}"]

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from distinct_claims import counted_once, disagreements, distinct  # noqa: E402
 from paper_results import BEFORE_POOLING, file_of, on_the_safe_side  # noqa: E402
-from published import DOCS, joined, pages, signed  # noqa: E402
+from published import DOCS, joined, pages, signed, trainings  # noqa: E402
 
 from tandemrec.experiment.papers import experiment_recipe, experiments  # noqa: E402
 
@@ -46,6 +47,22 @@ def test_results_of_semantic_ids_say_how_good_these_are(name: str) -> None:
     assert set(content["semantic_ids"]) == systems
     for about in content["semantic_ids"].values():
         assert f"{about['collision_rate']:.1%} | {about['largest_collision']}" in PAGES[DOCS / "results.md"]
+
+
+def test_trainings_of_a_recipe_bring_their_spread(tmp_path: Path) -> None:
+    recipe = tmp_path / "two.yaml"
+    recipe.write_text(
+        "name: two\ndata: {format: sample}\nsplit: {protocol: leave-one-out, sample: {test: 100}}\n"
+        "models: {Popularity: {model: popularity}, MF: {model: mf, dim: 4, training: {epochs: 1, patience: null}}}\n"
+    )
+    measured = trainings(str(recipe), (1, 2, 3))
+    assert measured["seed"] == [1, 2, 3] and measured["n"] == 100
+    metrics = {row["system"]: row["metrics"]["ndcg@10"] for row in measured["rows"]}
+    for figures in metrics.values():
+        mean, error = fmean(figures["by_seed"]), stdev(figures["by_seed"]) / 3**0.5
+        assert (figures["mean"], figures["seed_error"]) == pytest.approx((mean, error))
+        assert figures["standard_error"] >= max(error, figures["user_error"])
+    assert metrics["MF"]["seed_error"] > metrics["Popularity"]["seed_error"] == 0
 
 
 def test_systems_that_are_measured_again_bring_their_ids() -> None:
