@@ -158,7 +158,8 @@ def _section(name: str, docs: Path) -> list[str]:
             f"{row['system']} {', '.join(f'{value:.4f}' for value in row['metrics']['ndcg@10']['by_seed'])}"
             for row in rows
         ]
-        parts.append(f"NDCG@10 of each seed: {'; '.join(each)}.")
+        shared = " All trainings share the semantic ids." if "semantic_ids" in content else ""
+        parts.append(f"NDCG@10 of each seed: {'; '.join(each)}.{shared}")
     exact = [f"{row['system']} {row['exact_share']:.1%}" for row in rows if row.get("exact_share") is not None]
     if exact:
         parts.append(f"Share of generated titles that are exact catalogue titles: {', '.join(exact)}.")
