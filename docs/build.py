@@ -42,17 +42,11 @@ def _experiments(paper: str) -> str:
     ]
     header = ["experiment", "shows", "recipe", "metrics", "claims", "modules", "tests"]
     sizes = [
-        [f"`{paper}/{name}`", one.scaled.differs or "as the recipe has it", one.note]
+        [f"`{paper}/{name}`", one.full.differs, one.scaled.differs or "as the recipe has it", one.note]
         for name, one in papers()[paper].experiments.items()
     ]
-    full = next(iter(papers()[paper].experiments.values())).full
-    return "\n\n".join(
-        [
-            table_of(header, rows),
-            f"At full size: {full.differs}",
-            table_of(["experiment", "scaled, not as in the paper", "about the paper's figures"], sizes),
-        ]
-    )
+    said = ["experiment", "full size, not as in the paper", "scaled, not as in the paper", "about the paper's figures"]
+    return "\n\n".join([table_of(header, rows), table_of(said, sizes)])
 
 
 def _claim(claim: Claim) -> str:

@@ -28,6 +28,7 @@ from tandemrec.conventional.sequential.sasrec import SASRec, SASRecConfig
 from tandemrec.data.examples import Ragged
 from tandemrec.data.split import Split
 from tandemrec.errors import InputError
+from tandemrec.recommender import NO_ITEM
 
 
 def config_with(**settings: Any) -> RankingDistillationConfig:
@@ -264,6 +265,22 @@ def test_refusals(split: Split) -> None:
     unknown = frame.with_columns(target_distance=pl.lit(None, pl.Float32))
     with pytest.raises(InputError, match="its distance to the true one is unknown"):
         TeacherLists.of(unknown, places, config_with(distance="target"))
+
+
+def test_lists_without_any_item_teach_nothing(split: Split) -> None:
+    rng = np.random.default_rng(3)
+    places = len(split.sequences.values)
+    frame = lists_at(split.sequences.starts[:4] + 1, rng)
+    empty = frame.with_columns(
+        items=pl.Series([[NO_ITEM] * 4] * 4, dtype=frame.schema["items"]),
+        distances=pl.Series([[None] * 4] * 4, dtype=frame.schema["distances"]),
+    )
+    some = pl.concat([frame[:1], empty[1:3], frame[3:]])
+    lists, kept = (TeacherLists.of(table, places, config_with()) for table in (some, some[[0, 3]]))
+    assert np.array_equal(lists.row_of_place, kept.row_of_place)
+    assert torch.equal(lists.fixed_nK, kept.fixed_nK)
+    with pytest.raises(InputError, match="the teacher recommends nothing at any training position"):
+        TeacherLists.of(empty, places, config_with())
 
 
 def test_the_offset_is_affine_in_the_given_vectors() -> None:

@@ -118,9 +118,14 @@ def memory_of(user: np.ndarray, seen: np.ndarray, label: np.ndarray, rng: np.ran
     )
 
 
-def test_positions_ask_as_their_user_did_then(split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At every position of a row the question knows what came before it, and nothing else."""
-    _, task = untrained(split, tmp_path)
+@pytest.mark.parametrize("each", [1, 2], ids=["all", "every other"])
+@pytest.mark.parametrize("chunks", [False, True])
+def test_positions_ask_as_their_user_did_then(
+    shuffled: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunks: bool, each: int
+) -> None:
+    """The question at a position knows what the backbone has read by then, and how much its user has met."""
+    _, task = untrained(shuffled, tmp_path, backbone=SASREC | {"chunks": chunks})
+    monkeypatch.setattr(task, "_drawn", lambda n: np.arange(n)[::each])
     asked: list[tuple[list[list[int]], list[int], list[int]]] = []
     features = type(task.module).features
 
@@ -129,14 +134,16 @@ def test_positions_ask_as_their_user_did_then(split: Split, tmp_path: Path, monk
         return features(module, state, histories, user, seen, each)
 
     monkeypatch.setattr(type(task.module), "features", spy)
-    task.loss(task.batch(np.array([4, 0, 9]), None))
+    # Of eight items a row holds the last six; in chunks another one holds the first three.
+    rows = {9: (4, 0, 3), 0: (0, 2, 8), 18: (9, 2, 8)} if chunks else {4: (4, 2, 8), 0: (0, 2, 8), 9: (9, 2, 8)}
+    task.loss(task.batch(np.array(list(rows)), None))
     histories, users, seens = asked[0]
     expected = [
-        (split.sequences[user][:n][-5:].tolist(), user, n)
-        for user in (4, 0, 9)
-        for n in range(1, len(split.sequences[user]))
+        (shuffled.sequences[user][first:n].tolist(), user, n)
+        for user, first, stop in rows.values()
+        for n in range(first + 1, stop)
     ]
-    assert list(zip(histories, users, seens, strict=True)) == expected
+    assert list(zip(histories, users, seens, strict=True)) == expected[::each]
 
 
 def slow_decoder(context: InContext, tokens: list[Tensor], heads: int) -> list[Tensor]:
@@ -304,31 +311,38 @@ def test_no_answer_knows_the_same_users_later_life(user: int, met: int, told: in
     assert model.states(asked).isnan().all()
 
 
+@pytest.mark.parametrize("each", [1, 2], ids=["all", "every other"])
 @pytest.mark.parametrize("weight", [0.0, 1.0])
-def test_loss_is_that_of_mixed_user_vectors(split: Split, tmp_path: Path, weight: float) -> None:
+def test_loss_is_that_of_mixed_user_vectors(
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weight: float, each: int
+) -> None:
+    """Positions that see no examples learn from h alone; what the others rebuild stands for all."""
     sampled = SASREC | {"loss": "sampled-softmax", "negatives": 6, "dropout": 0}
     model, task = untrained(split, tmp_path, backbone=sampled, reconstruction=weight, mix=0.3)
+    monkeypatch.setattr(task, "_drawn", lambda n: np.arange(n)[::each])
     module = model.fitted()
     negatives = np.array([3, 8, 8, 1, 20, 11], np.int32)
     batch = task.batch(np.array([4, 0]), negatives)
-    expected, missed, n = 0.0, 0.0, 0
+    expected, missed, n = 0.0, [], 0
     with torch.no_grad():
         table = module.item_table().double()
         for user in (4, 0):
             row = split.sequences[user]
             for place in range(1, len(row)):
                 past = Ragged.from_lists([row[:place]])
-                state = module.last(past)
-                feature, before, shown = module.features(state, past, np.array([user]), np.array([place]), 2)
-                vector = (state + 0.3 * feature)[0].double()
+                vector = module.last(past)
+                if n % each == 0:
+                    asked = vector, past, np.array([user]), np.array([place])
+                    feature, before, shown = module.features(*asked, 2)
+                    vector = vector + 0.3 * feature
+                    if weight:
+                        missed.append(float(module.context.missed(before, module.memory.thought_MZ[shown])))
                 others = [i for i in negatives.tolist() if i != row[place]]
-                logits = torch.stack([table[row[place]] @ vector, *(table[i] @ vector for i in others)])
+                logits = torch.stack([table[i] @ vector[0].double() for i in (row[place], *others)])
                 expected += float(torch.logsumexp(logits, 0) - logits[0])
-                if weight:
-                    missed += float(module.context.missed(before, module.memory.thought_MZ[shown]))
                 n += 1
-    # The mean over positions times their number: every position sees examples here.
-    assert float(task.loss(batch).detach()) == pytest.approx(expected + weight * missed, rel=1e-5)
+    rebuilt = weight * n * float(np.mean(missed)) if weight else 0.0
+    assert float(task.loss(batch).detach()) == pytest.approx(expected + rebuilt, rel=1e-5)
     assert n == batch.n_targets
 
 

@@ -24,7 +24,8 @@ from tandemrec.augmentation.thoughts import (
     thoughts_summary,
     write_thoughts,
 )
-from tandemrec.data.split import Split
+from tandemrec.data.protocols import LeaveOneOut
+from tandemrec.data.split import Split, make_split
 from tandemrec.errors import InputError
 from tandemrec.llm.chat import ChatConfig
 from tandemrec.llm.model import LanguageModel
@@ -91,6 +92,18 @@ def test_half_of_the_questions_have_an_item_that_the_user_never_met(split: Split
     again = draw_questions(split, 100, seed=3)
     assert np.array_equal(asked.item, again.item)
     assert len(draw_questions(split, 10**6, seed=3)) == len(train)
+
+
+def test_a_question_knows_all_that_its_user_had_met(split: Split) -> None:
+    """More than it shows: what was met since then may not be shown to the same user as long as it lies ahead."""
+    asked = draw_questions(make_split(split.dataset, LeaveOneOut(history=2)), 10**6, seed=3)
+    assert (asked.history.lengths <= 2).all() and (asked.seen > 2).any()
+    for user, seen, history, item, label in zip(
+        asked.user, asked.seen, asked.history, asked.item, asked.label, strict=True
+    ):
+        row = split.sequences[int(user)]
+        assert history.tolist() == row[:seen][-2:].tolist()
+        assert not label or item == row[seen]
 
 
 def test_the_best_thought_of_a_question_is_kept(split: Split) -> None:

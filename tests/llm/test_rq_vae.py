@@ -14,7 +14,7 @@ from tandemrec.llm.rq_vae import REVIVED, RQVAE, START_ROUNDS, RQVAEConfig, _Lea
 from tandemrec.training import TrainingConfig
 
 BRIEF = TrainingConfig(epochs=4, learning_rate=3e-3, patience=None, validate_every=2)
-CONFIG = RQVAEConfig(levels=3, codes=8, hidden=(12,), latent=5, batch_size=32, training=BRIEF)
+CONFIG = RQVAEConfig(levels=3, codes=8, hidden=(12,), latent=5, commitment=0.6, batch_size=32, training=BRIEF)
 X = torch.from_numpy(np.random.default_rng(1).normal(size=(80, 6)).astype(np.float32))
 
 
@@ -35,7 +35,7 @@ def test_the_loss_is_the_papers(module: RQVAE) -> None:
             book = module.books_LKD[level]
             squares = [float(((residual - entry) ** 2).sum().detach()) for entry in book]
             entry = book[squares.index(min(squares))]
-            wanted = wanted + ((residual.detach() - entry) ** 2).sum() + 0.25 * ((residual - entry.detach()) ** 2).sum()
+            wanted = wanted + ((residual.detach() - entry) ** 2).sum() + 0.6 * ((residual - entry.detach()) ** 2).sum()
             decoded_from, residual = decoded_from + entry, residual - entry
         passed = latent + (decoded_from - latent).detach()
         wanted = wanted + ((row - module.decoder(passed)) ** 2).sum()

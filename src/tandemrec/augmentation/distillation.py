@@ -86,11 +86,14 @@ class TeacherLists:
 
     @classmethod
     def of(cls, frame: pl.DataFrame, places: int, config: RankingDistillationConfig) -> TeacherLists:
-        """From the table of `ask_teacher` over a split with that many places.
+        """From the table of `ask_teacher` over a split with that many places; lists without any item teach nothing.
 
         Raises:
-            InputError: if distances to the true next item are asked for and unknown.
+            InputError: if no list holds an item, or distances to the true next item are asked for and unknown.
         """
+        frame = frame.filter(pl.col("items").list.max() != NO_ITEM)
+        if not frame.height:
+            raise InputError("the teacher recommends nothing at any training position, so there is nothing to distil")
         items_nK = torch.from_numpy(_matrix(frame["items"], np.int64))
         if config.distance == "target":
             if frame["target_distance"].null_count():

@@ -315,6 +315,6 @@ class InContextNextItem(NextItem):
         row_N = batch.inputs.rows()
         place = Ragged(batch.rows.values, batch.rows.starts + 1, batch.rows.stops).positions()[at]
         user, start = batch.owner[row_N[at]], batch.rows.starts[row_N[at]]
-        history = Ragged(batch.rows.values, np.maximum(start, place - self.config.max_length), place)
+        history = Ragged(batch.rows.values, start, place)
         seen = place - self.split.sequences.starts[user]
         return self.module.features(hidden_nD, history, user, seen, self.settings.examples // 2)

@@ -33,6 +33,7 @@ from tandemrec.experiment.run_folder import CARD, LATEX, PER_USER, RECIPE, REPOR
 from tandemrec.experiment.selection_facts import selection_facts
 from tandemrec.experiment.stages import PER_EXAMPLE, Choice, Stages
 from tandemrec.experiment.store import Artifact, StageEvent, Store
+from tandemrec.experiment.texts import check_texts
 from tandemrec.experiment.trained import trained_elsewhere
 from tandemrec.recommender import NO_ITEM, Ranking, RatingPredictor
 from tandemrec.report.comparison import comparison_latex
@@ -103,6 +104,7 @@ def walk(stages: Stages, dataset: Dataset | None = None) -> Walk:
     recipe = stages.recipe
     data, data_artifact = stages.data(dataset)
     check_attributes(recipe.models, data)
+    check_texts(recipe.models, data)
     split, split_artifact = stages.split(data, data_artifact)
     stages.take_trained(split_artifact)
     judged: dict[str, tuple[Artifact, Artifact]] = {}

@@ -118,16 +118,31 @@ def item_texts(dataset: Dataset, columns: Sequence[str] | None = None) -> list[s
     Raises:
         InputError: if the items lack a named column or it holds no text.
     """
-    kinds = (pl.String(), pl.List(pl.String()))
-    there = [name for name, kind in dataset.items.schema.items() if name not in ("item_id", "title") and kind in kinds]
-    for name in columns or ():
-        if name not in there:
-            raise InputError(f"key 'content.columns': found '{name}', the items' columns of text are: {there}")
+    there = check_columns(dataset, columns, "content.columns")
     titled = dataset.items.select(pl.Series("title", dataset.titles), *(there if columns is None else columns))
     return [
         "; ".join(", ".join(value) if isinstance(value, list) else value for value in row if value)
         for row in titled.iter_rows()
     ]
+
+
+def check_columns(dataset: Dataset, columns: Sequence[str] | None, key: str) -> list[str]:
+    """The names of the items' columns of text, but for ids and titles.
+
+    Args:
+        dataset: where they must be.
+        columns: those that are asked for.
+        key: what asks.
+
+    Raises:
+        InputError: if the items lack a named column or it holds no text.
+    """
+    kinds = (pl.String(), pl.List(pl.String()))
+    there = [name for name, kind in dataset.items.schema.items() if name not in ("item_id", "title") and kind in kinds]
+    for name in columns or ():
+        if name not in there:
+            raise InputError(f"key '{key}': found '{name}', the items' columns of text are: {there}")
+    return there
 
 
 def _tf_idf(different: list[str], texts: list[str], config: TfIdfConfig) -> Tensor:
