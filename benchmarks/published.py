@@ -97,10 +97,10 @@ def recipe(name: str, systems: Sequence[str] = ()) -> dict[str, Any]:
     tree = yaml.safe_load(read_recipe(name)) | {"seed": SEED}
     if systems:
         tree["models"] = {system: tree["models"][system] for system in systems}
-    return told(run(load_recipe(tree)))
+    return kept_of(run(load_recipe(tree)))
 
 
-def told(finished: Run) -> dict[str, Any]:
+def kept_of(finished: Run) -> dict[str, Any]:
     """What is kept of a finished run of a bundled recipe."""
     rows = [
         {"system": row["system"], "metrics": row["metrics"], "exact_share": (row["outputs"] or {}).get("exact_share")}
@@ -153,7 +153,7 @@ def trainings(name: str, seeds: Sequence[int]) -> dict[str, Any]:
         }
         for row in pooled
     ]
-    return told(finished[0]) | {"rows": rows, "seed": list(seeds)}
+    return kept_of(finished[0]) | {"rows": rows, "seed": list(seeds)}
 
 
 def long_training(name: str, workspace: Path | None, minutes: float | None) -> dict[str, Any]:
