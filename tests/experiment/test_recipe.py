@@ -107,6 +107,25 @@ def test_merged_keys_are_no_repetition(tmp_path: Path) -> None:
     assert [getattr(config, "l2", None) for config in load_recipe(path).models.values()] == [1, 2, 3]
 
 
+def test_an_override_is_of_one_place_alone(tmp_path: Path) -> None:
+    """Whatever else the recipe wrote by an alias keeps what the anchor says."""
+    path = tmp_path / "shared.yaml"
+    path.write_text(
+        "name: x\nsplit: {protocol: leave-one-out}\nmodels:\n  Plain: &sasrec {model: sasrec, training: {epochs: 7}}\n"
+        "  Long: {<<: *sasrec, dim: 8}\n  Teacher: {model: ease}\n"
+        "  Taught: {model: dllm2rec, student: *sasrec, teacher: Teacher, vectors: Plain}\n"
+    )
+    overrides = ["models.Taught.student.dim=4", "models.Long.training.epochs=2"]
+    for source in (path, yaml.safe_load(path.read_text())):
+        models: Any = load_recipe(source, overrides).models
+        assert [models["Plain"].dim, models["Long"].dim, models["Taught"].student.dim] == [64, 8, 4]
+        epochs = models["Plain"].training, models["Long"].training, models["Taught"].student.training
+        assert [training.epochs for training in epochs] == [7, 2, 7]
+    path.write_text("name: x\nsplit: {protocol: leave-one-out}\nmodels: &m {A: *m}\n")
+    with pytest.raises(InputError, match="found an alias of what it stands in, expected YAML whose parts end"):
+        load_recipe(path)
+
+
 def test_what_is_no_recipe_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"name: \xe9\xff\n")
     with pytest.raises(InputError, match="byte 6 is not UTF-8"):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -168,7 +169,7 @@ def test_a_folder_with_other_json_is_refused(
     folder = tmp_path / "run"
     shutil.copytree(finished[0], folder)
     (folder / name).write_text(content)
-    with pytest.raises(InputError, match="is no finished run: ") as error:
+    with pytest.raises(InputError, match=f"is no finished run: {re.escape(name)} ") as error:
         Run.open(folder)
     assert "\n" not in str(error.value)
     (folder / name).unlink()

@@ -298,10 +298,11 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
         InputError: if there is no such recipe, the YAML is broken, a key is unknown or a value is out of bounds.
     """
     if isinstance(source, Mapping):
-        label, tree = "recipe", deepcopy(dict(source))  # overrides are written into it
+        label, tree = "recipe", dict(source)
     else:
         label, tree = str(source), parse_yaml(read_recipe(source), str(source))
     pairs = overrides.items() if isinstance(overrides, Mapping) else (_parse_override(text) for text in overrides)
+    tree = _own(tree, label)
     for path, value in pairs:
         _assign(tree, path, value)
     tree = _with_task(_with_trained(tree))
@@ -309,6 +310,18 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
         return Recipe.model_validate(tree)
     except ValidationError as error:
         raise InputError(f"{label}: {explain(error, tree)}") from None
+
+
+def _own(value: Any, label: str, around: tuple[int, ...] = ()) -> Any:
+    """A copy in which nothing is shared: aliases of YAML are one object, and an override is of one place alone."""
+    if not isinstance(value, Mapping | list):
+        return deepcopy(value)
+    if id(value) in around:
+        raise InputError(f"{label}: found an alias of what it stands in, expected YAML whose parts end")
+    around = (*around, id(value))
+    if isinstance(value, list):
+        return [_own(one, label, around) for one in value]
+    return {key: _own(one, label, around) for key, one in value.items()}
 
 
 def _with_trained(tree: dict[str, Any]) -> dict[str, Any]:
@@ -396,7 +409,7 @@ def explain(error: ValidationError, tree: Any) -> str:
     shown = f", found {found!r}" if isinstance(found, str | int | float | bool) or found is None else ""
     if first["type"] in {"missing", "unknown_key", "union_tag_invalid", "value_error"}:
         shown = ""
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    more = f" (and {len(problems) - 1} more of such problems)" if len(problems) > 1 else ""
     return f"key '{path}': {message}{shown}{more}" if path else f"{message}{shown}{more}"
 
 

@@ -28,7 +28,7 @@ def read_part(folder: Path, name: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(f"{folder} is no finished run: {name} is missing") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder} is no finished run: {error}") from None
+        raise InputError(f"{folder} is no finished run: {name} cannot be read: {error}") from None
     expected = PARTS[name]
     if not isinstance(found, dict) or not expected <= found.keys():
         raise InputError(f"{folder} is no finished run: {name} has no {', '.join(map(repr, sorted(expected)))}")
