@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tandemrec.errors import InputError
+from tandemrec.experiment.files import check_folder
 from tandemrec.experiment.recipe import Recipe
 from tandemrec.experiment.run import prepare
 from tandemrec.experiment.seeds import derive_seed
@@ -23,10 +24,11 @@ def build_llm(
     A killed call continues from the checkpoints in `TO.work` when it is started again.
 
     Raises:
-        InputError: if `to` exists or a text file cannot be read.
+        InputError: if `to` exists or cannot be made, or a text file cannot be read.
     """
     if to.exists():
         raise InputError(f"{to} exists already; nothing was written")
+    check_folder(to, "a language model")
     configs = (config.lm for config in recipe.models.values() if isinstance(config, LanguageModelUser))
     config = next((lm for lm in configs if isinstance(lm, NanoConfig)), NanoConfig())
     tree = config.model_dump() | {"text_files": (*config.text_files, *texts)}
